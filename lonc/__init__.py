@@ -1,0 +1,3 @@
+"""lonc: a connection broker."""
+
+__version__ = "1.0.0"
