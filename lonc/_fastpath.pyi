@@ -1,0 +1,1 @@
+from lonc._purepath import *
