@@ -89,7 +89,7 @@ cdef enum:
     C_READS_A_TURN = 16
     C_ACCEPTS_A_TURN = 64
     C_BUCKETS = 320
-    # How many descriptors one wait can find ready; more are found by the next.
+    # How many ready descriptors the kernel is asked for at a time.
     EVENTS = 512
 
 cdef enum:
@@ -391,6 +391,13 @@ cdef struct Entry:
     int mask
     int rank
     uint32_t generation
+    # The number of the wait that found it ready last.
+    uint32_t found
+
+
+cdef struct Ready:
+    PyObject *handler
+    int mask
 
 
 cdef class Poller:
@@ -405,10 +412,11 @@ cdef class Poller:
     # Indexed by descriptor.
     cdef Entry *_entries
     cdef int _size
-    cdef uint32_t _generation
-    cdef PyObject *_ready[3][EVENTS]
-    cdef int _masks[3][EVENTS]
+    cdef uint32_t _generation, _waits
+    # By rank.
+    cdef Ready *_ready[3]
     cdef int _count[3]
+    cdef int _room[3]
 
     def __cinit__(self):
         self._epoll = -1
@@ -429,6 +437,8 @@ cdef class Poller:
             if self._entries[fd].handler != NULL:
                 Py_DECREF(<object> self._entries[fd].handler)
         PyMem_Free(self._entries)
+        for fd in range(3):
+            PyMem_Free(self._ready[fd])
         if self._epoll >= 0:
             c_close(self._epoll)
 
@@ -457,7 +467,7 @@ cdef class Poller:
         """
         cdef list watchers = []
         cdef epoll_event events[EVENTS]
-        cdef int milliseconds, found, i
+        cdef int milliseconds, found, fresh, i
         if self.resumed:
             timeout = 0
         self._forget_ready()
@@ -480,8 +490,16 @@ cdef class Poller:
                 PyErr_SetFromErrno(OSError)
             PyErr_CheckSignals()
         self._tick()
-        for i in range(found):
-            self._sort(&events[i], watchers)
+        self._waits += 1
+        while found > 0:
+            fresh = 0
+            for i in range(found):
+                fresh += self._sort(&events[i], watchers)
+            if found < EVENTS or not fresh:
+                break
+            # There may be more, and a peer among them must be served before the clients.  The
+            # kernel goes round: it reports what was reported already when it has no other.
+            found = epoll_wait(self._epoll, events, EVENTS, 0)
         return watchers
 
     def serve(self):
@@ -629,7 +647,10 @@ cdef class Poller:
         return 0
 
     cdef inline int _sort(self, epoll_event *event, list watchers) except -1:
-        """Note one event of the epoll.  A hang-up or an error counts as all that was asked for."""
+        """Note one event of the epoll, and return 1; 0 for one that is stale, or noted already.
+
+        A hang-up or an error counts as all that was asked for.
+        """
         cdef int fd = <int> (event.data.u64 & 0xFFFFFFFF)
         cdef Entry *entry
         cdef int mask = 0
@@ -638,40 +659,54 @@ cdef class Poller:
         entry = &self._entries[fd]
         if entry.handler == NULL or entry.generation != event.data.u64 >> 32:
             return 0
+        if entry.found == self._waits:
+            return 0
+        entry.found = self._waits
         if event.events & EPOLLIN:
             mask |= C_READ
         if event.events & EPOLLOUT:
             mask |= C_WRITE
         if event.events & (EPOLLHUP | EPOLLERR):
             mask |= entry.mask | C_HANGUP
-        return self._found(fd, mask, watchers)
+        self._found(fd, mask, watchers)
+        return 1
 
     cdef inline int _found(self, int fd, int mask, list watchers) except -1:
         cdef Entry *entry = &self._entries[fd]
         cdef int rank = entry.rank
-        cdef int place
+        cdef Ready *ready
         if rank == RANK_WATCHER:
             mask &= entry.mask
             if mask:
                 watchers.append((<object> entry.handler, mask))
             return 0
-        place = self._count[rank]
-        if place < EVENTS:
-            Py_INCREF(<object> entry.handler)
-            self._ready[rank][place] = entry.handler
-            self._masks[rank][place] = mask
-            self._count[rank] = place + 1
+        if self._count[rank] == self._room[rank]:
+            self._grow(rank)
+        ready = &self._ready[rank][self._count[rank]]
+        Py_INCREF(<object> entry.handler)
+        ready.handler = entry.handler
+        ready.mask = mask
+        self._count[rank] += 1
+        return 0
+
+    cdef int _grow(self, int rank) except -1:
+        cdef int room = max(64, 2 * self._room[rank])
+        cdef Ready *ready = <Ready *> PyMem_Realloc(self._ready[rank], room * sizeof(Ready))
+        if ready == NULL:
+            raise MemoryError
+        self._ready[rank] = ready
+        self._room[rank] = room
         return 0
 
     cdef int _dispatch(self, int rank) except -1:
         cdef int i
         cdef Handler handler
         for i in range(self._count[rank]):
-            handler = <Handler> self._ready[rank][i]
+            handler = <Handler> self._ready[rank][i].handler
             Py_DECREF(handler)
-            self._ready[rank][i] = NULL
+            self._ready[rank][i].handler = NULL
             try:
-                handler.ready(self._masks[rank][i])
+                handler.ready(self._ready[rank][i].mask)
             except Exception as error:
                 self._fail(handler, error)
         self._count[rank] = 0
@@ -681,8 +716,8 @@ cdef class Poller:
         cdef int rank, i
         for rank in range(3):
             for i in range(self._count[rank]):
-                if self._ready[rank][i] != NULL:
-                    Py_DECREF(<object> self._ready[rank][i])
+                if self._ready[rank][i].handler != NULL:
+                    Py_DECREF(<object> self._ready[rank][i].handler)
             self._count[rank] = 0
 
     cdef int _fail(self, handler, error) except -1:

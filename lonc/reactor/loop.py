@@ -42,13 +42,14 @@ class Reactor:
         wait        for descriptors and signals, until the first alarm at the latest
         urgent      events of signals, and of watchers with a `prio` below 0
         serve       the poller's own handlers
-        ordinary    events of descriptors, by `prio`; calls asked for with `now`
-        timed       events of timers, by `prio`
+        ordinary    events of descriptors, and their timeouts
+        timed       events of timers
         idle        if nothing at all ran
 
-    In each part events of one `prio` run in the order in which they were noticed.  Everything is
-    noticed before the first callback runs: what a callback starts is not noticed before the next
-    pass, and what it stops does not run in this one.
+    In each part events run by `prio`, and those of one `prio` in the order in which they were
+    noticed.  A call asked for with `now` has the part of its watcher's kind.  Everything is noticed
+    before the first callback runs: what a callback starts is not noticed before the next pass, and
+    what it stops does not run in this one.
 
     A reactor belongs to the thread that runs it.
     """
@@ -280,10 +281,12 @@ class Reactor:
     def renew(self) -> None:
         """In a child process, part from what a fork left in common with the parent.
 
-        The first pass does it, as does the first change to a watcher; so it needs to be called only
-        where a child uses the poller without either.
+        `run`, `run_once` and `close` do it, as does the first change to a watcher; so it needs to
+        be called only where a child uses the poller without any of these.
         """
         self._pid = getpid()
+        # The loop on the stack, if there is one, is the parent's.
+        self._running = False
         self.poller.renew()
         self._signals.renew()
 
@@ -292,11 +295,11 @@ class Reactor:
 
         Nothing happens the second time.  RuntimeError from inside a callback: `unloop` first.
         """
-        if self._running:
-            raise RuntimeError("a reactor cannot be closed by its own callback: unloop it first")
         if self._closed:
             return
         self._notice_fork()
+        if self._running:
+            raise RuntimeError("a reactor cannot be closed by its own callback: unloop it first")
         active = self._alarms.watchers() + self._descriptors.watchers() + self._signals.watchers()
         for watcher in active + self._idlers[:]:
             watcher.cancel()
@@ -306,7 +309,6 @@ class Reactor:
 
     def _loop(self, limit: float, *, once: bool) -> bool:
         """Make one pass, or passes until `unloop`; return whether the last one ran anything."""
-        self._notice_fork()
         poller = self.poller
         wait, serve = poller.wait, poller.serve
         heap, queued, idlers = self._alarms.heap, self._queued, self._idlers
@@ -399,6 +401,7 @@ class Reactor:
 
     def _refuse_if_busy(self) -> None:
         self._refuse_if_closed()
+        self._notice_fork()
         if self._running:
             raise RuntimeError("the loop is running already: a callback cannot run it again")
 

@@ -167,6 +167,32 @@ def test_a_child_forked_in_a_callback_has_a_reactor_of_its_own(parts, reactor, p
     assert seen == [b"for the parent"]
 
 
+@pytest.mark.parametrize("method", ["close", "run"])
+def test_a_child_forked_in_a_callback_may_use_the_reactor(reactor, pair, method):
+    """The loop on its stack is the parent's, and it does not go back there."""
+    left, right = pair
+    seen = []
+    reactor.io(right, "r", lambda event: reactor.unloop(right.recv(100)))
+
+    def child():
+        if method == "close":
+            reactor.close()
+        else:
+            left.send(b"for the child")
+            assert run(reactor) == b"for the child"
+
+    def callback(event):
+        in_child(child)
+        left.send(b"for the parent")
+        with pytest.raises(RuntimeError):
+            getattr(reactor, method)()
+        seen.append("refused")
+
+    reactor.timer(callback, after=0)
+    assert run(reactor) == b"for the parent"
+    assert seen == ["refused"]
+
+
 def test_the_grandchild_too(reactor, pair):
     left, right = pair
     seen = []
