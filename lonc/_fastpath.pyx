@@ -89,6 +89,8 @@ cdef enum:
     C_READS_A_TURN = 16
     C_ACCEPTS_A_TURN = 64
     C_BUCKETS = 320
+    # A buffer that is empty keeps this much memory at most: room for most replies.
+    C_KEPT = 262144
     # How many ready descriptors the kernel is asked for at a time.
     EVENTS = 512
 
@@ -243,6 +245,8 @@ cdef class Buffer:
     cdef inline void skip(self, Py_ssize_t size) noexcept:
         self.start += size
         if self.start == self.end:
+            if self.capacity > C_KEPT:
+                self.clear()
             self.start = self.searched = self.end = 0
         elif self.searched < self.start:
             self.searched = self.start
@@ -983,7 +987,9 @@ cdef class Client(Endpoint):
             exchange.unfinished.pop(self, None)
             if not buffer.size():
                 self.buffer = None
-            if not self.eof and buffer.size() < exchange.max_early:
+            if self.eof or buffer.size() >= exchange.max_early:
+                self._watch(self.mask & ~C_READ)
+            else:
                 self._watch(self.mask | C_READ)
             exchange._accept(self, line)
         elif self.eof:
@@ -1140,8 +1146,13 @@ cdef class Link(Endpoint):
                 exchange.policy.trouble("max_reply", buffer.size() + got)
                 return exchange.lose(self, "the reply is longer than max_reply")
             buffer.end += got
-            if got < C_RECEIVE and not self.kept and buffer.line() == got:
-                # All of it came in one read, so it was never kept.
+            if (
+                got < C_RECEIVE
+                and not self.kept
+                # It counts although it is not kept here: its client may not take it.
+                and (self._state != S_BUSY or exchange.held + got <= exchange.max_buffered)
+                and buffer.line() == got
+            ):
                 return self._line(got)
             exchange.held += got
             self.kept += got
@@ -1392,9 +1403,9 @@ cdef class Exchange:
 
     cdef int _enqueue(self, Transaction transaction) except -1:
         cdef Py_ssize_t waiting
-        if self.idle:
-            return self._give(<Link> self.idle.pop(), transaction)
         self.asked = self.poller.now
+        if self.idle and not self._matching:
+            return self._give(<Link> self.idle.pop(), transaction)
         waiting = self.queue._count + self.background._count
         if waiting >= self.max_queue:
             self.policy.trouble("max_queue", waiting)
@@ -1552,8 +1563,7 @@ cdef class Exchange:
                 transaction.queued = True
                 self._queue_of(transaction).prepend(transaction)
         self.policy.lost(link, reason, STATES[<int> state], transaction)
-        self._match()
-        return self._want()
+        return self._match_soon()
 
     def decline(self, Link link, reason):
         """End a busy link's transaction, of which nothing was written, as lost; keep the link."""
@@ -1562,7 +1572,7 @@ cdef class Exchange:
         link.transaction = None
         self.finish(transaction, None, reason)
         self._rest(link)
-        self._match()
+        self._match_soon()
 
     def dismiss(self, Link link, bytes farewell):
         """Close an idle link in good order; `farewell` is written without waiting."""
@@ -1627,29 +1637,38 @@ cdef class Exchange:
             queue = self.queue if self.queue._count else self.background
             transaction = queue.first()
             client = transaction.client
-            if self.drop_abandoned and client is not None and client.eof and client.port.gone():
+            if client is not None and not client.mask & C_READ and client.port.gone():
                 client.hang_up()
-                continue
+                if transaction.done:
+                    continue
             queue.remove(transaction)
             transaction.queued = False
             return transaction
         return None
 
-    cdef int _match(self) except -1:
+    cdef int _match_soon(self) except -1:
+        """Have `resume` give idle links what waits again; without any, ask for one.
+
+        Not at once: an idle link may be ready in this very pass, because it was closed or holds a
+        stray line, and be handled only after this.
+        """
+        if not self.idle:
+            return self._want()
+        if (self.queue._count or self.background._count) and not self._matching:
+            self._matching = True
+            self.poller.resumed.append(self)
+        return 0
+
+    def resume(self):
         """Give idle links what waits.  A link that fails meanwhile is seen by the same loop."""
         cdef Transaction transaction
-        if self._matching:
-            return 0
-        self._matching = True
-        try:
-            while self.idle:
-                transaction = self._dequeue()
-                if transaction is None:
-                    break
-                self._give(<Link> self.idle.pop(), transaction)
-        finally:
-            self._matching = False
-        return 0
+        self._matching = False
+        while self.idle:
+            transaction = self._dequeue()
+            if transaction is None:
+                break
+            self._give(<Link> self.idle.pop(), transaction)
+        self._want()
 
     # -- time ------------------------------------------------------------------------------------
 

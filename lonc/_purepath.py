@@ -29,7 +29,9 @@ is `Poller.now`.  That is what lets a whole broker run in a simulated network.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import selectors
 import socket
 import sys
@@ -40,6 +42,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Protocol
+
+    # What was found ready, with its mask, by rank: peers, clients, listeners, watchers.
+    _Ready = list[list[tuple[Any, int]]]
 
     class AnyPort(Protocol):
         """What a client or a link reads from and writes to; see `Port`."""
@@ -73,8 +78,14 @@ ACCEPTS_A_TURN = 64
 # Four octaves below a bucket's value are dropped: eight buckets an octave, 12 % wide at most.
 BUCKETS = 320
 
-_NOSIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)
-_DONTWAIT = getattr(socket, "MSG_DONTWAIT", 0)
+EPOLLIN = getattr(select, "EPOLLIN", 0)
+EPOLLOUT = getattr(select, "EPOLLOUT", 0)
+EPOLLERR = getattr(select, "EPOLLERR", 0)
+EPOLLHUP = getattr(select, "EPOLLHUP", 0)
+
+# Plain numbers: the enumerations of the standard library take longer to combine than a send.
+_RECV_FLAGS = int(getattr(socket, "MSG_DONTWAIT", 0))
+_SEND_FLAGS = _RECV_FLAGS | int(getattr(socket, "MSG_NOSIGNAL", 0))
 _RESET = (1).to_bytes(4, sys.byteorder) + bytes(4)
 
 
@@ -167,14 +178,14 @@ class Port:
     def recv(self, size: int) -> bytes | None:
         """Return up to `size` bytes, b"" at end of file, None if nothing is there now; OSError."""
         try:
-            return self._socket.recv(size, _DONTWAIT)
+            return self._socket.recv(size, _RECV_FLAGS)
         except BlockingIOError:
             return None
 
     def send(self, data: bytes | memoryview) -> int:
         """Return how many bytes the kernel took, 0 when it takes none now; OSError."""
         try:
-            return self._socket.send(data, _NOSIGNAL | _DONTWAIT)
+            return self._socket.send(data, _SEND_FLAGS)
         except BlockingIOError:
             return 0
 
@@ -184,7 +195,7 @@ class Port:
         A side that has only shut down its writing still takes bytes.
         """
         try:
-            self._socket.send(b"", _NOSIGNAL | _DONTWAIT)
+            self._socket.send(b"", _SEND_FLAGS)
         except BlockingIOError:
             return False
         except OSError:
@@ -204,6 +215,100 @@ class Port:
         self._socket.close()
 
 
+class _Epoll:
+    """What a poller waits on where there is epoll: it sees hang-ups behind a mask of 0 too."""
+
+    __slots__ = ("_data", "_epoll")
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._data: dict[int, tuple[int, Any]] = {}
+
+    def set(self, fd: int, old: int | None, mask: int, data: Any) -> None:
+        """Watch `fd`, which was watched for `old` (None: not at all), for `mask`."""
+        events = (EPOLLIN if mask & READ else 0) | (EPOLLOUT if mask & WRITE else 0)
+        if old is None:
+            self._epoll.register(fd, events)
+        else:
+            self._epoll.modify(fd, events)
+        self._data[fd] = (mask, data)
+
+    def unset(self, fd: int, mask: int) -> None:
+        """Watch `fd` no more."""
+        del self._data[fd]
+        with contextlib.suppress(OSError):
+            self._epoll.unregister(fd)
+
+    def wait(self, timeout: float | None, ready: _Ready) -> None:
+        """Put what is ready under its rank; a hang-up counts as all that was asked for."""
+        try:
+            events = self._epoll.poll(timeout, len(self._data) or 1)
+        except InterruptedError:
+            return
+        data = self._data
+        for fd, event in events:
+            mask, (rank, handler) = data[fd]
+            if event == EPOLLIN:
+                found = READ
+            else:
+                found = READ if event & EPOLLIN else 0
+                if event & EPOLLOUT:
+                    found |= WRITE
+                if event & (EPOLLHUP | EPOLLERR):
+                    found |= mask | HANGUP
+            ready[rank].append((handler, found))
+
+    def fileno(self) -> int:
+        return self._epoll.fileno()
+
+    def close(self) -> None:
+        self._epoll.close()
+
+
+class _Selector:
+    """What a poller waits on elsewhere, or when it is given one: a standard selector."""
+
+    __slots__ = ("_selector",)
+
+    def __init__(self, selector: Any) -> None:
+        self._selector = selector
+
+    def set(self, fd: int, old: int | None, mask: int, data: Any) -> None:
+        """Watch `fd`, which was watched for `old` (None: not at all), for `mask`."""
+        if old and mask:
+            self._selector.modify(fd, mask, data)
+        elif mask:
+            self._selector.register(fd, mask, data)
+        elif old:
+            self._selector.unregister(fd)
+
+    def unset(self, fd: int, mask: int) -> None:
+        """Watch `fd` no more."""
+        if mask:
+            self._selector.unregister(fd)
+
+    def wait(self, timeout: float | None, ready: _Ready) -> None:
+        """Put what is ready under its rank."""
+        for key, mask in self._selector.select(timeout):
+            rank, handler = key.data
+            ready[rank].append((handler, mask))
+
+    def fileno(self) -> int:
+        try:
+            return int(self._selector.fileno())
+        except AttributeError:
+            raise ValueError(f"{type(self._selector).__name__} has no descriptor") from None
+
+    def close(self) -> None:
+        self._selector.close()
+
+
+def _own_waiter() -> _Epoll | _Selector:
+    if hasattr(select, "epoll"):
+        return _Epoll()
+    return _Selector(selectors.DefaultSelector())
+
+
 class Poller:
     """Waits for descriptors, and dispatches those that belong to clients, links and listeners.
 
@@ -218,11 +323,11 @@ class Poller:
         selector: Any = None,
         clock: Callable[[], float] | None = None,
     ) -> None:
-        self._selector = selectors.DefaultSelector() if selector is None else selector
-        self._own_selector = selector is None
+        self._waiter = _own_waiter() if selector is None else _Selector(selector)
+        self._owns_waiter = selector is None
         self._clock = monotonic if clock is None else clock
         self._entries: dict[int, tuple[int, tuple[int, Any]]] = {}
-        self._ready: tuple[list[tuple[Any, int]], ...] = ([], [], [])
+        self._ready: _Ready = [[], [], [], []]
         self.resumed: list[Any] = []
         self.died: Callable[[Any, BaseException], None] | None = None
         self.now = self._clock()
@@ -239,21 +344,14 @@ class Poller:
     def modify(self, fd: int, mask: int) -> None:
         """Watch `fd` for `mask` from now on; KeyError if it is not watched."""
         old, data = self._entries[fd]
-        if mask == old:
-            return
-        if not old:
-            self._selector.register(fd, mask, data)
-        elif not mask:
-            self._selector.unregister(fd)
-        else:
-            self._selector.modify(fd, mask, data)
-        self._entries[fd] = (mask, data)
+        if mask != old:
+            self._waiter.set(fd, old, mask, data)
+            self._entries[fd] = (mask, data)
 
     def discard(self, fd: int) -> None:
         """Forget `fd`, which is still open; KeyError if it is not watched."""
         mask, _ = self._entries.pop(fd)
-        if mask:
-            self._selector.unregister(fd)
+        self._waiter.unset(fd, mask)
 
     def wait(self, timeout: float | None) -> list[tuple[Any, int]]:
         """Wait until something is ready, at most `timeout` seconds (None: without end).
@@ -263,16 +361,13 @@ class Poller:
         """
         if self.resumed:
             timeout = 0
-        events = self._selector.select(timeout)
+        self._waiter.wait(timeout, self._ready)
         self.now = self._clock()
-        watchers = []
-        for key, mask in events:
-            rank, handler = key.data
-            if rank == 3:
-                watchers.append((handler, mask))
-            else:
-                self._ready[rank].append((handler, mask))
-        return watchers
+        watchers = self._ready[3]
+        if not watchers:
+            return []
+        self._ready[3] = []
+        return [(handler, mask & (READ | WRITE)) for handler, mask in watchers if mask != HANGUP]
 
     def serve(self) -> bool:
         """Handle what `wait` kept: everything from peers, then from clients, then new clients.
@@ -281,9 +376,10 @@ class Poller:
         request that arrived in the same moment.  An exception goes to `died`, if that is set, and
         the others have their turn.  Returns whether there was anything to handle.
         """
-        links, clients, listeners = self._ready
+        links, clients, listeners, _ = ready = self._ready
         if not (links or clients or listeners or self.resumed):
             return False
+        ready[:3] = [], [], []
         if links:
             self._dispatch(links)
         if clients:
@@ -302,38 +398,31 @@ class Poller:
 
     def fileno(self) -> int:
         """Return a descriptor that is readable while something is ready; ValueError if none."""
-        try:
-            return int(self._selector.fileno())
-        except AttributeError:
-            raise ValueError(f"{type(self._selector).__name__} has no descriptor") from None
+        return self._waiter.fileno()
 
     def renew(self) -> None:
         """Replace the kernel's object, which a fork made common property, by a new one."""
-        if self._own_selector:
-            self._selector.close()
-            self._selector = selectors.DefaultSelector()
+        if self._owns_waiter:
+            self._waiter.close()
+            self._waiter = _own_waiter()
             for fd, (mask, data) in self._entries.items():
-                if mask:
-                    self._selector.register(fd, mask, data)
+                self._waiter.set(fd, None, mask, data)
 
     def close(self) -> None:
         """Forget all descriptors, without closing them, and close a selector of our own."""
         for fd in list(self._entries):
             self.discard(fd)
-        if self._own_selector:
-            self._selector.close()
+        if self._owns_waiter:
+            self._waiter.close()
 
     def _add(self, fd: int, mask: int, data: tuple[int, Any]) -> None:
         if fd in self._entries:
             raise KeyError(f"descriptor {fd} is watched already")
-        if mask:
-            self._selector.register(fd, mask, data)
+        self._waiter.set(fd, None, mask, data)
         self._entries[fd] = (mask, data)
 
     def _dispatch(self, ready: list[tuple[Any, int]]) -> None:
-        batch = ready[:]
-        ready.clear()
-        for handler, mask in batch:
+        for handler, mask in ready:
             try:
                 handler.ready(mask)
             except Exception as error:
@@ -569,7 +658,9 @@ class Client:
             exchange.unfinished.pop(self, None)
             if not len(buffer):
                 self.buffer = None
-            if not self.eof and len(buffer) < exchange.max_early:
+            if self.eof or len(buffer) >= exchange.max_early:
+                self._watch(self.mask & ~READ)
+            else:
                 self._watch(self.mask | READ)
             exchange.accept(self, line)
         elif self.eof:
@@ -738,7 +829,13 @@ class Link:
                 exchange.lose(self, "the reply is longer than max_reply")
                 return
             whole = len(data) < RECEIVE
-            if whole and not len(buffer) and data.find(b"\n") == len(data) - 1:
+            if (
+                whole
+                and not len(buffer)
+                # It counts although it is not kept here: its client may not take it.
+                and (self.state != BUSY or exchange.held + len(data) <= exchange.max_buffered)
+                and data.find(b"\n") == len(data) - 1
+            ):
                 self._line(data)
                 return
             buffer.append(data)
@@ -987,10 +1084,10 @@ class Exchange:
 
     def enqueue(self, transaction: Transaction) -> None:
         """Give a new transaction to an idle link, or let it wait for one, or fail it at once."""
-        if self.idle:
+        self.asked = self.poller.now
+        if self.idle and not self._matching:
             self._give(self.idle.pop(), transaction)
             return
-        self.asked = self.poller.now
         waiting = len(self.queue) + len(self.background)
         if waiting >= self.max_queue:
             self.policy.trouble("max_queue", waiting)
@@ -1118,8 +1215,7 @@ class Exchange:
                 queue[transaction] = None
                 queue.move_to_end(transaction, last=False)
         self.policy.lost(link, reason, state, transaction)
-        self._match()
-        self.want()
+        self._match_soon()
 
     def decline(self, link: Link, reason: str) -> None:
         """End a busy link's transaction, of which nothing was written, as lost; keep the link."""
@@ -1130,7 +1226,7 @@ class Exchange:
         link.state = IDLE
         link.idle_since = self.poller.now
         self.idle.append(link)
-        self._match()
+        self._match_soon()
 
     def dismiss(self, link: Link, farewell: bytes) -> None:
         """Close an idle link in good order; `farewell` is written without waiting."""
@@ -1187,25 +1283,37 @@ class Exchange:
         while self.queue or self.background:
             transaction = next(iter(self.queue or self.background))
             client = transaction.client
-            if self.drop_abandoned and client is not None and client.eof and client.port.gone():
+            # One that is read from would have been noticed.
+            if client is not None and not client.mask & READ and client.port.gone():
                 client.hang_up()
-                continue
+                if transaction.done:
+                    continue
             del (self.background if transaction.background else self.queue)[transaction]
             transaction.queued = False
             return transaction
         return None
 
-    def _match(self) -> None:
+    def _match_soon(self) -> None:
+        """Have `resume` give idle links what waits again; without any, ask for one.
+
+        Not at once: an idle link may be ready in this very pass, because it was closed or holds a
+        stray line, and be handled only after this.
+        """
+        if not self.idle:
+            self.want()
+        elif (self.queue or self.background) and not self._matching:
+            self._matching = True
+            self.poller.resumed.append(self)
+
+    def resume(self) -> None:
         """Give idle links what waits.  A link that fails meanwhile is seen by the same loop."""
-        if self._matching:
-            return
-        self._matching = True
+        self._matching = False
         while self.idle:
             transaction = self._dequeue()
             if transaction is None:
                 break
             self._give(self.idle.pop(), transaction)
-        self._matching = False
+        self.want()
 
     # -- time ------------------------------------------------------------------------------------
 

@@ -178,6 +178,7 @@ class Broker:
                 self.retire(link)
             else:
                 link.last = True
+        exchange.want()
         self.janitor.look()
 
     def drain(self, done: Callable[[], object], timeout: float | None = None) -> None:

@@ -35,7 +35,8 @@ class Session:
         self.link: Link | None = None
         self.dialogue = self._new_dialogue()
         self.current_host: str | None = None
-        self.selecting: str | None = None
+        # While the peer is being asked to act as a host: that host, and the line for it.
+        self.selecting: tuple[str, bytes] | None = None
         broker.sessions[self] = None
         broker.exchange.dialling()
         self._attempt = broker.connector.attempt(self._connected, self._not_connected)

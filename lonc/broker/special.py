@@ -63,11 +63,18 @@ def begin(broker: Broker, link: Link, transaction: Transaction) -> None:
     request: Request = transaction.plan
     inline = session.dialogue.inline_sethost
     session.selecting = None
+    try:
+        cipher = session.cipher() if request.encrypted else None
+        line = peer_line(request, cipher, inline_sethost=inline)
+    except CipherUnavailable as error:
+        broker.trouble("no_cipher", 0, str(error))
+        broker.exchange.decline(link, f"it cannot be encrypted: {error}")
+        return
     if request.host_id is None or inline or session.current_host == request.host_id:
-        _write(broker, link, request, inline)
+        link.write(line)
     else:
         # Which host is current is not certain again before the peer has said `ok`.
-        session.selecting = request.host_id
+        session.selecting = request.host_id, line
         session.current_host = None
         link.write(select_host(request.host_id))
 
@@ -76,13 +83,11 @@ def answered(broker: Broker, link: Link, transaction: Transaction, line: bytes) 
     """Take the reply to a transaction with a plan, or one that claims to be encrypted."""
     exchange = broker.exchange
     session = link.data
-    request: Request | None = transaction.plan
     if session.selecting is not None:
-        chosen, session.selecting = session.selecting, None
+        (chosen, command), session.selecting = session.selecting, None
         if line == b"ok\n":
             session.current_host = chosen
-            assert request is not None
-            _write(broker, link, request, inline=False)
+            link.write(command)
         else:
             exchange.lose(link, "the peer did not accept the host that the request is for")
         return
@@ -98,17 +103,6 @@ def answered(broker: Broker, link: Link, transaction: Transaction, line: bytes) 
         # A request without `sethost:` must not run as the host that this one was for.
         exchange.answer(link, line, keep=True)
         session.restore()
-
-
-def _write(broker: Broker, link: Link, request: Request, inline: bool) -> None:
-    try:
-        cipher = link.data.cipher() if request.encrypted else None
-        line = peer_line(request, cipher, inline_sethost=inline)
-    except CipherUnavailable as error:
-        broker.trouble("no_cipher", 0, str(error))
-        broker.exchange.decline(link, f"it cannot be encrypted: {error}")
-        return
-    link.write(line)
 
 
 def _fault(request: Request) -> str | None:

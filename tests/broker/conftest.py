@@ -1,0 +1,46 @@
+"""Worlds that are taken down after each test, with a look at what they leave behind."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+
+import pytest
+
+from tests.broker.world import World
+from tests.conftest import wait_until
+
+
+@pytest.fixture
+def open_descriptors():
+    """Fails where a test leaves more descriptors open than it found."""
+    before = descriptors()
+    yield
+    wait_until(lambda: descriptors() == before)
+
+
+@pytest.fixture
+def world(parts, open_descriptors):
+    """On the system's clock."""
+    yield from make(parts, simulated=False)
+
+
+@pytest.fixture
+def timed(parts, open_descriptors):
+    """On a clock that only the test moves."""
+    yield from make(parts, simulated=True)
+
+
+def make(parts, simulated):
+    # Not pytest's own directory: a socket's path has 107 bytes only.
+    with tempfile.TemporaryDirectory(prefix="lonc-") as directory:
+        world = World(parts, directory, simulated)
+        try:
+            yield world
+        finally:
+            world.close()
+
+
+def descriptors():
+    """How many descriptors this process has open."""
+    return len(os.listdir("/proc/self/fd"))
