@@ -1,0 +1,360 @@
+"""The daemon: its configuration, its sockets, its signals, and the hosts it serves.
+
+How the hosts are served, in a process each or all in this one, is the business of `Processes` and
+`Services`; both are asked the same.
+"""
+
+from __future__ import annotations
+
+import gc
+import resource
+import signal
+
+from lonc.broker.broker import MANY_DESCRIPTORS, SPARE_DESCRIPTORS
+from lonc.broker.table import RESTART, SUCCESSOR
+from lonc.daemon.instance import AnotherInstance, PidFile
+from lonc.daemon.log import Log
+from lonc.daemon.privileges import drop_root, forbid_core_dumps
+from lonc.daemon.processes import Processes
+from lonc.daemon.services import Services
+from lonc.daemon.status_file import write_status_file
+from lonc.daemon.systemd import Notifier, passed_sockets
+from lonc.daemon.titles import load_titles, set_title
+from lonc.delayed import Directory
+from lonc.errors import LoncError, UsageError
+from lonc.net.listening import check_directory, open_unix_listener, remove_unix_listener
+from lonc.reactor import Reactor
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from lonc.daemon.settings import Configuration, HostConfig
+    from lonc.reactor import Event
+
+# What each host needs beside its clients and peers: its listener, and a lookup of its name.
+HOST_DESCRIPTORS = 4
+# What the titles and the log say of the parent.
+PARENT_STATUS = "Parent keeping the flock"
+
+
+def serve(load: Callable[[], Configuration], ready: Callable[[], object] = lambda: None) -> int:
+    """Serve until a signal ends it, and return the exit status.
+
+    load    reads the configuration, now and at each reload; raises UsageError if it cannot
+    ready   called when all sockets listen and the pid file is written
+
+    Returns 0 after an orderly end, 1 if another instance runs.  Raises UsageError, with nothing
+    left behind, where the configuration or the system does not let it serve.  Must run in the main
+    thread.
+    """
+    configuration = load()
+    settings = configuration.settings
+    forbid_core_dumps()
+    log = Log()
+    drop_root(settings.user, log)
+    log.reconfigure(settings)
+    log.status = PARENT_STATUS
+    check_directory(settings.socket_dir)
+    if settings.delayed_dir:
+        Directory(settings.delayed_dir).check()
+    pid_file = PidFile(settings.pid_file or f"{settings.socket_dir}/.lonc.pid")
+    longest = max((host.settings.drain_timeout for host in configuration.hosts), default=0.0)
+    try:
+        pid_file.acquire(longest)
+    except AnotherInstance as error:
+        log.log("CRITICAL", str(error))
+        return 1
+    try:
+        daemon = Daemon(configuration, load, log, pid_file)
+        try:
+            daemon.open()
+            ready()
+            daemon.run()
+        finally:
+            daemon.close()
+    finally:
+        pid_file.release()
+    log.log("INFO", "ended")
+    return 0
+
+
+class Daemon:
+    """Owns the listening sockets, and acts on signals."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        load: Callable[[], Configuration],
+        log: Log,
+        pid_file: PidFile,
+    ) -> None:
+        self._configuration = configuration
+        self._load = load
+        self._log = log
+        self._pid_file = pid_file
+        self._notifier = Notifier()
+        self._passed = passed_sockets()
+        self._listeners: dict[str, socket.socket] = {}
+        self._ending = False
+        self._ended = False
+        self._reactor = reactor = Reactor()
+        for signum, handler in (
+            (signal.SIGTERM, self._drain),
+            (signal.SIGINT, self._drain),
+            (signal.SIGQUIT, self._stop),
+            (signal.SIGHUP, self._reload),
+            (signal.SIGUSR2, self._reload),
+            (signal.SIGUSR1, self._report),
+        ):
+            reactor.signal(signum, handler)
+        self._descriptors = raise_descriptor_limit()
+        self._hosts: Processes | Services
+        if configuration.settings.processes == "single":
+            self._hosts = Services(reactor, configuration, log)
+        else:
+            self._hosts = Processes(
+                reactor, configuration, self._fork_soon, self._close_in_child, log
+            )
+        self._scan = reactor.timer(
+            self._scan_delayed, interval=configuration.settings.delayed_scan, desc="delayed scan"
+        )
+        if self._notifier.watchdog:
+            reactor.timer(lambda event: self._notifier.alive(), interval=self._notifier.watchdog)
+
+    def open(self) -> None:
+        """Open all sockets, then begin to serve.  Raises ListenError."""
+        for host in self._configuration.hosts:
+            self._listeners[host.id] = self._listen(self._configuration, host)
+        for host in self._sharing(self._configuration.hosts):
+            self._hosts.add(host, self._listeners[host.id])
+        self._scan_delayed()
+        load_titles()
+        set_title(PARENT_STATUS)
+        # What is there now is there for good: children share it as long as nobody writes to it.
+        gc.collect()
+        names = ", ".join(self._listeners) or "no hosts"
+        self._log.log("INFO", f"ready in {self._configuration.settings.socket_dir}: {names}")
+        self._notifier.ready(f"serving {len(self._listeners)} hosts")
+
+    def run(self) -> None:
+        """Serve until a signal ends it."""
+        while not self._ended:
+            # Processes are made here, so that none ever returns into a callback of its parent.
+            self._hosts.start_wanted()
+            self._reactor.run()
+
+    def close(self) -> None:
+        """Close the sockets, remove their files, and end the loop for good."""
+        for host_id in list(self._listeners):
+            self._unlisten(host_id)
+        self._reactor.close()
+
+    # -- signals ---------------------------------------------------------------------------------
+
+    def _drain(self, event: Event) -> None:
+        if self._ending:
+            return
+        self._ending = True
+        self._log.log("INFO", "ending: finishing what is in flight")
+        self._end(self._hosts.drain)
+
+    def _stop(self, event: Event) -> None:
+        self._ending = True
+        self._log.log("INFO", "ending at once")
+        self._end(self._hosts.stop)
+
+    def _end(self, how: Callable[[Callable[[], object]], None]) -> None:
+        self._notifier.stopping()
+        for host_id in list(self._listeners):
+            self._unlisten(host_id)
+        how(self._has_ended)
+
+    def _report(self, event: Event) -> None:
+        self._hosts.revive()
+        self._scan_delayed()
+        path = self._configuration.settings.status_file
+        if path:
+            self._hosts.report(lambda: self._write_status(path))
+
+    def _write_status(self, path: str) -> None:
+        try:
+            write_status_file(path, self._hosts.lines())
+        except OSError as error:
+            self._log.log("WARNING", f"status_file {path} cannot be written: {error.strerror}")
+
+    def _reload(self, event: Event) -> None:
+        if self._ending:
+            return
+        self._notifier.reloading()
+        try:
+            self._follow(self._load())
+        except UsageError as error:
+            for line in str(error).splitlines():
+                self._log.log("WARNING", f"the configuration stays as it was: {line}")
+        self._notifier.ready(f"serving {len(self._listeners)} hosts")
+
+    # -- reload ----------------------------------------------------------------------------------
+
+    def _follow(self, new: Configuration) -> None:
+        """Make the daemon what a new configuration says, and touch nothing else.
+
+        Raises ListenError for a new host's socket, with nothing changed.
+        """
+        old = self._configuration
+        opened: dict[str, socket.socket] = {}
+        try:
+            for host in new.hosts:
+                if host.id not in self._listeners:
+                    opened[host.id] = self._listen(old, host)
+        except LoncError:
+            for host_id, sock in opened.items():
+                remove_unix_listener(old.socket_path(host_id), sock)
+                sock.close()
+            raise
+        for line in needs_restart(old, new):
+            self._log.log("WARNING", line)
+        settings = new.settings.restored(at_restart(old))
+        new = new._replace(settings=settings)
+        self._configuration = new
+        self._log.reconfigure(settings)
+        self._scan.interval = settings.delayed_scan
+        before = {host.id: host for host in self._sharing(old.hosts)}
+        after = {host.id: host for host in self._sharing(new.hosts)}
+        for host_id in before.keys() - after.keys():
+            self._hosts.remove(host_id)
+            self._unlisten(host_id)
+        kept = [host for host_id, host in after.items() if host_id in before]
+        replaced = {
+            host.id
+            for host in kept
+            if old.own_id != new.own_id or needs_successor(before[host.id], host)
+        }
+        self._hosts.reconfigure(new, [host for host in kept if host.id not in replaced])
+        self._listeners |= opened
+        for host in after.values():
+            if host.id in replaced:
+                self._hosts.replace(host)
+            elif host.id in opened:
+                self._hosts.add(host, opened[host.id])
+        self._log.log(
+            "INFO",
+            f"configuration read again: {len(opened)} hosts new,"
+            f" {len(before.keys() - after.keys())} gone, {len(replaced)} replaced,"
+            f" {len(kept) - len(replaced)} kept",
+        )
+
+    # -- sockets ---------------------------------------------------------------------------------
+
+    def _listen(self, configuration: Configuration, host: HostConfig) -> socket.socket:
+        """Return the listening socket of a host: systemd's, if it has passed one, or ours."""
+        path = configuration.socket_path(host.id)
+        passed = self._passed.pop(path, None)
+        if passed is not None:
+            return passed
+        settings = configuration.settings
+        return open_unix_listener(
+            path,
+            mode=settings.socket_mode,
+            owner=settings.socket_owner,
+            group=settings.socket_group,
+            backlog=host.settings.backlog,
+        )
+
+    def _unlisten(self, host_id: str) -> None:
+        """Close a socket; its file goes too, if it is ours and not systemd's."""
+        sock = self._listeners.pop(host_id)
+        try:
+            remove_unix_listener(self._configuration.socket_path(host_id), sock)
+        except LoncError as error:
+            self._log.log("WARNING", str(error))
+        sock.close()
+
+    def _sharing(self, hosts: Sequence[HostConfig]) -> list[HostConfig]:
+        """Return the hosts with the clients set that each may have in its process."""
+        if self._configuration.settings.processes == "single":
+            return shared_descriptors(hosts, self._descriptors)
+        return list(hosts)
+
+    # -- the rest --------------------------------------------------------------------------------
+
+    def _has_ended(self) -> None:
+        self._ended = True
+        self._reactor.unloop()
+
+    def _fork_soon(self) -> None:
+        self._reactor.unloop()
+
+    def _close_in_child(self) -> None:
+        """In a new process: close what is only the parent's.  The lock stays with it."""
+        for sock in self._passed.values():
+            sock.close()
+
+    def _scan_delayed(self, event: Event | None = None) -> None:
+        """Wake the hosts that a delayed message waits for."""
+        path = self._configuration.settings.delayed_dir
+        if not path:
+            return
+        try:
+            hosts = Directory(path).hosts()
+        except OSError as error:
+            self._log.log("CRITICAL", f"delayed_dir {path} cannot be read: {error.strerror}")
+            return
+        for host_id in sorted(hosts & self._listeners.keys()):
+            self._hosts.need(host_id)
+
+
+def needs_successor(old: HostConfig, new: HostConfig) -> bool:
+    """Whether a change of a host cannot reach its broker while that runs."""
+    if (old.address, old.port) != (new.address, new.port):
+        return True
+    rows = type(new.settings).rows()
+    return any(
+        row.effect == SUCCESSOR and getattr(old.settings, name) != getattr(new.settings, name)
+        for name, row in rows.items()
+    )
+
+
+def at_restart(old: Configuration) -> dict[str, Any]:
+    """Return the settings of the daemon that stay as they are until a restart."""
+    rows = type(old.settings).rows()
+    kept = [name for name, row in rows.items() if row.effect == RESTART]
+    return {name: getattr(old.settings, name) for name in kept}
+
+
+def needs_restart(old: Configuration, new: Configuration) -> list[str]:
+    """Return a line for each setting that was changed and stays as it is until a restart."""
+    return [
+        f"{name} was changed: that takes effect when lonc is restarted"
+        for name, value in at_restart(old).items()
+        if getattr(new.settings, name) != value
+    ]
+
+
+def raise_descriptor_limit() -> int:
+    """Raise the number of files that this process may open as far as it may; return it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return MANY_DESCRIPTORS if hard == resource.RLIM_INFINITY else hard
+
+
+def shared_descriptors(hosts: Sequence[HostConfig], limit: int) -> list[HostConfig]:
+    """Return the hosts with the clients set that each may have in one process together.
+
+    `limit` is the number of files that the process may open.  A host with `max_clients` = 0 alone
+    would take all of it, and leave the peers of the others none.
+    """
+    taken = SPARE_DESCRIPTORS
+    for host in hosts:
+        taken += HOST_DESCRIPTORS + host.settings.max_connections + host.settings.max_clients
+    sharing = sum(host.settings.max_clients == 0 for host in hosts)
+    share = max(1, (limit - taken) // max(1, sharing))
+    return [
+        host
+        if host.settings.max_clients
+        else host._replace(settings=host.settings.replace(max_clients=share))
+        for host in hosts
+    ]

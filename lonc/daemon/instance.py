@@ -1,0 +1,96 @@
+"""The pid file, and the lock on it that keeps a second instance away."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+
+from lonc.errors import LoncError, UsageError
+
+# Seconds between two tries to get the lock of children that outlive their parent.
+_POLL = 0.05
+
+
+class AnotherInstance(LoncError):
+    """Another daemon holds the pid file; the text says which."""
+
+
+class PidFile:
+    """A file that holds `<pid>\\n` and is locked for as long as a process of the daemon lives.
+
+    Children inherit the lock.  So those of a parent that was killed keep it until they have
+    drained, and the next parent waits for them.
+    """
+
+    __slots__ = ("_fd", "path")
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._fd = -1
+
+    def acquire(self, patience: float) -> None:
+        """Lock the file and write this process's number into it.
+
+        Where the process whose number is in the file is gone, and only its children hold the lock,
+        waits for them, `patience` seconds at most.
+
+        Raises AnotherInstance, or UsageError if the file cannot be made.
+        """
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+            except OSError as error:
+                raise UsageError(
+                    f"pid_file {self.path} cannot be made: {error.strerror}"
+                ) from None
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(fd), os.stat(self.path)):
+                    break
+            except BlockingIOError:
+                holder = _read_pid(fd)
+                if _is_alive(holder) or time.monotonic() > deadline:
+                    os.close(fd)
+                    raise AnotherInstance(
+                        f"another instance runs (pid {holder or 'unknown'}): it holds {self.path}"
+                    ) from None
+                time.sleep(_POLL)
+            except FileNotFoundError:
+                # Its last holder removed it between our opening and locking it.
+                pass
+            os.close(fd)
+        self._fd = fd
+        self.write()
+
+    def write(self) -> None:
+        """Write this process's number, as after it has moved to the background."""
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, b"%d\n" % os.getpid(), 0)
+
+    def release(self) -> None:
+        """Remove the file and give the lock back; children that are left keep theirs."""
+        if self._fd >= 0:
+            with contextlib.suppress(OSError):
+                os.unlink(self.path)
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _read_pid(fd: int) -> int | None:
+    text = os.pread(fd, 20, 0).strip()
+    return int(text) if text.isdigit() else None
+
+
+def _is_alive(pid: int | None) -> bool:
+    if not pid:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

@@ -1,0 +1,100 @@
+"""What systemd and a service say to each other: sockets handed in, and notes about the state.
+
+Both are plain: descriptors from 3 on, named in the environment, and datagrams to a Unix socket.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
+_FIRST = 3
+
+
+def passed_sockets(environment: MutableMapping[str, str] | None = None) -> dict[str, socket.socket]:
+    """Return the listening Unix sockets that systemd has opened, by the path they are bound to.
+
+    They are made non-blocking and are not inherited by programs that are started.  The variables
+    are taken out of `environment` (by default the process's own), so that nobody else finds them.
+    """
+    if environment is None:
+        environment = os.environ
+    pid = environment.pop("LISTEN_PID", "")
+    count = environment.pop("LISTEN_FDS", "")
+    environment.pop("LISTEN_FDNAMES", None)
+    found: dict[str, socket.socket] = {}
+    if pid != str(os.getpid()) or not count.isdigit():
+        return found
+    for fd in range(_FIRST, _FIRST + int(count)):
+        os.set_inheritable(fd, False)
+        if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+            continue
+        sock = socket.socket(fileno=fd)
+        path = sock.getsockname()
+        if sock.family == socket.AF_UNIX and isinstance(path, str) and path:
+            sock.setblocking(False)
+            found[path] = sock
+        else:
+            sock.detach()
+    return found
+
+
+class Notifier:
+    """Tells the service manager how the daemon does; silent where none asked for it."""
+
+    __slots__ = ("_address", "watchdog")
+
+    def __init__(self, environment: MutableMapping[str, str] | None = None) -> None:
+        """Take address and watchdog out of `environment`, by default the process's own.
+
+        `watchdog` is how often, in seconds, `alive` is to be called: half of what the manager
+        waits; None if it does not.
+        """
+        if environment is None:
+            environment = os.environ
+        address = environment.pop("NOTIFY_SOCKET", "")
+        pid = environment.pop("WATCHDOG_PID", "")
+        microseconds = environment.pop("WATCHDOG_USEC", "")
+        # An @ stands for the NUL byte of a name outside of the file system.
+        self._address = "\0" + address[1:] if address[:1] == "@" else address
+        self.watchdog: float | None = None
+        if microseconds.isdigit() and int(microseconds) and pid in ("", str(os.getpid())):
+            self.watchdog = int(microseconds) / 2e6
+
+    def ready(self, status: str) -> None:
+        """The daemon serves."""
+        self._send(f"READY=1\nSTATUS={status}\nMAINPID={os.getpid()}")
+
+    def reloading(self) -> None:
+        """The configuration is being read again; `ready` ends that."""
+        now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={now}")
+
+    def stopping(self) -> None:
+        """The daemon ends."""
+        self._send("STOPPING=1")
+
+    def status(self, status: str) -> None:
+        """One line for `systemctl status`."""
+        self._send(f"STATUS={status}")
+
+    def alive(self) -> None:
+        """Keep the manager's watchdog quiet."""
+        self._send("WATCHDOG=1")
+
+    def _send(self, text: str) -> None:
+        if not self._address:
+            return
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+                sock.setblocking(False)
+                sock.sendto(text.encode(), self._address)
+        except OSError:
+            # The manager has gone, or has no time: serving is more important.
+            pass
