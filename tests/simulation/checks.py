@@ -1,0 +1,51 @@
+"""What must hold: in each pass of the loop, and when a schedule is over."""
+
+from __future__ import annotations
+
+
+class Failure(Exception):
+    """The broker did what it must not do."""
+
+
+def check_pass(world):
+    """Check, at the start of a pass, what must hold at any moment."""
+    exchange = world.exchange
+    settings = world.settings
+    if exchange.held > settings.max_buffered + world.network.largest:
+        world.fail(f"{exchange.held} bytes are held, max_buffered is {settings.max_buffered}")
+    waiting = len(exchange.queue) + len(exchange.background)
+    if waiting:
+        if exchange.idle:
+            world.fail("a request waits, and a connection is idle")
+        if waiting > settings.max_queue + exchange.max_connections:
+            world.fail(f"{waiting} requests wait, max_queue is {settings.max_queue}")
+
+
+def check_end(world):
+    """Check that a schedule did its work, and left nothing behind."""
+    exchange = world.exchange
+    left = {
+        "transactions": exchange.outstanding,
+        "bytes": exchange.held,
+        "attempts": exchange.attempts,
+        "usable connections": exchange.usable,
+        "clients": len(exchange.clients),
+        "connections": len(exchange.links),
+        "idle connections": len(exchange.idle),
+        "requests in the queue": len(exchange.queue) + len(exchange.background),
+        "clients that do not read": len(exchange.unread),
+        "unfinished lines": len(exchange.unfinished),
+        "sessions": len(world.broker.sessions),
+        "ports": len(world.network.ports),
+        "timers": len(world.reactor._alarms),
+        "descriptors watched": len(world.reactor._descriptors.watchers()),
+        "calls asked for": len(world.reactor.poller.resumed),
+        "submitted requests": len(world.submitted),
+        "attempts to connect": len(world.connector.attempts),
+        "open connections": world.connector.open,
+    }
+    left = {what: number for what, number in left.items() if number}
+    if left:
+        world.fail(f"left behind: {left}")
+    if exchange.requests < 90:
+        world.fail(f"there were only {exchange.requests} requests")
