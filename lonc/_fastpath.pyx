@@ -76,7 +76,7 @@ BUSY = "busy"
 CLOSED = "closed"
 
 CON_LOST = b"con_lost\n"
-RECEIVE = 65536
+RECEIVE = 98304
 READS_A_TURN = 16
 ACCEPTS_A_TURN = 64
 BUCKETS = 320
@@ -85,7 +85,7 @@ cdef enum:
     C_READ = 1
     C_WRITE = 2
     C_HANGUP = 4
-    C_RECEIVE = 65536
+    C_RECEIVE = 98304
     C_READS_A_TURN = 16
     C_ACCEPTS_A_TURN = 64
     C_BUCKETS = 320
@@ -554,7 +554,7 @@ cdef class Poller:
         cdef int fd
         for fd in range(self._size):
             if self._entries[fd].handler != NULL:
-                self._discard(fd, True)
+                self._discard(fd, False)
         if self._epoll >= 0:
             c_close(self._epoll)
             self._epoll = -1
@@ -625,7 +625,7 @@ cdef class Poller:
         return 0
 
     cdef int _discard(self, int fd, bint tell) except -1:
-        """Forget `fd`.  With `tell` unset it is about to be closed, which tells the epoll too."""
+        """Forget `fd`.  With `tell` unset it or the epoll is about to be closed, which is enough."""
         cdef Entry *entry = self._entry(fd)
         cdef object handler = <object> entry.handler
         entry.handler = NULL
@@ -928,9 +928,7 @@ cdef class Client(Endpoint):
         elif not got:
             self._end_of_file()
         elif self.transaction is not None or self.unsent is not None:
-            self._keep(received, got)
-            if self.buffer is not None and self.buffer.size() >= exchange.max_early:
-                self._watch(self.mask & ~C_READ)
+            self._keep_early(received, got)
         elif self.buffer is not None:
             self._keep(received, got)
             self._next_line()
@@ -943,7 +941,7 @@ cdef class Client(Endpoint):
             else:
                 line = PyBytes_FromStringAndSize(received, end)
                 if end < got:
-                    self._keep(received + end, got - end)
+                    self._keep_early(received + end, got - end)
                 if not self.last:
                     exchange._accept(self, line)
         return 0
@@ -959,6 +957,13 @@ cdef class Client(Endpoint):
             self.buffer = Buffer.__new__(Buffer)
         self.buffer.put(data, size)
         exchange.held += size
+        return 0
+
+    cdef int _keep_early(self, const char *data, Py_ssize_t size) except -1:
+        """Keep what was sent before the reply; when that is much, read no more for now."""
+        self._keep(data, size)
+        if self.buffer is not None and self.buffer.size() >= self.exchange.max_early:
+            self._watch(self.mask & ~C_READ)
         return 0
 
     cdef int _drop_buffer(self) except -1:

@@ -44,7 +44,7 @@ class Broker:
     host       which host, and where
     settings   limits and timeouts; by default the default ones
     connector  what opens connections, by default TCP to the host's address
-    log        an object with `log(severity, text)`; by default nothing is logged
+    log        an object with `log(severity, text)` and `debug(text)`; by default nothing is logged
     random     a function that returns numbers from 0 to 1, for spreading the attempts
     changed    called when connections come or go or the host's health changes, in the middle of
                that: it is to take note, and not to act
@@ -73,7 +73,8 @@ class Broker:
         self.log: Log = NoLog() if log is None else log
         self.health = Health(self.settings, random)
         self.sessions: dict[Session, None] = {}
-        self.delayed_waits = False
+        # How many requests wait elsewhere for the host, as in the delayed directory.
+        self.waiting_elsewhere = 0
         self.key_mode: str | None = None
         self._changed = changed
         self._complaints = Complaints(self.log)
@@ -126,6 +127,8 @@ class Broker:
         if self._closed:
             raise RuntimeError("the broker is closed")
         line = request if request.endswith(b"\n") else request + b"\n"
+        if line == b"\n" and not self.dialect.empty_is_request:
+            raise ValueError(f"an empty line is no request in the dialect {self.dialect.name}")
         if line.find(b"\n") != len(line) - 1:
             raise ValueError("a request is one line: there is a line feed inside of it")
         if len(line) - 1 > self.settings.max_request:
@@ -282,6 +285,12 @@ class Broker:
     def lost(self, link: Link, reason: str, state: str, transaction: Transaction | None) -> None:
         """A link was lost, and with it `transaction`, unless it waits again."""
         session: Session = link.data
+        now = self.reactor.poller.now
+        sent = f"; {transaction.sent} of {len(transaction.line)} bytes sent" if transaction else ""
+        self.log.debug(
+            f"connection lost while {state}: {link.answered} replies, silent for"
+            f" {now - link.progress:.1f} s{sent}"
+        )
         if transaction is not None and transaction.done:
             self.request_failed(transaction, reason)
         if self._closed:
@@ -418,7 +427,7 @@ class Broker:
         now = self.reactor.poller.now
         if exchange.attempts or exchange.usable:
             return
-        if self.delayed_waits or now - exchange.asked < self.settings.probe_while_asked:
+        if self.waiting_elsewhere or now - exchange.asked < self.settings.probe_while_asked:
             Session(self)
         else:
             # Somebody may ask again.

@@ -12,12 +12,16 @@ if TYPE_CHECKING:
         """Where lines go; `severity` is INFO, SUCCESS, WARNING or CRITICAL."""
 
         def log(self, severity: str, text: str) -> None: ...
+        def debug(self, text: str) -> None: ...
 
 
 class NoLog:
     """A log that keeps nothing."""
 
     def log(self, severity: str, text: str) -> None:
+        """Do nothing."""
+
+    def debug(self, text: str) -> None:
         """Do nothing."""
 
 

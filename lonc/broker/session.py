@@ -116,6 +116,7 @@ class Session:
         self._broker.attempt_failed(self, reason)
 
     def _go_on(self, link: Link, data: bytes) -> None:
+        self._broker.log.debug(f"dialogue in state {self.dialogue.state}")
         if self.dialogue.done:
             self._timer.stop()
             self._attempt.accepted()

@@ -70,7 +70,10 @@ def begin(broker: Broker, link: Link, transaction: Transaction) -> None:
         broker.trouble("no_cipher", 0, str(error))
         broker.exchange.decline(link, f"it cannot be encrypted: {error}")
         return
-    if request.host_id is None or inline or session.current_host == request.host_id:
+    if inline and request.host_id is not None:
+        # The peer goes on acting as that host after the command.
+        session.current_host = request.host_id
+    if request.host_id is None or session.current_host == request.host_id:
         link.write(line)
     else:
         # Which host is current is not certain again before the peer has said `ok`.
@@ -97,7 +100,7 @@ def answered(broker: Broker, link: Link, transaction: Transaction, line: bytes) 
         except (EnvelopeError, CipherUnavailable) as error:
             exchange.lose(link, f"an encrypted reply cannot be read: {error}")
             return
-    if session.current_host in (None, broker.host.id) or session.dialogue.inline_sethost:
+    if session.current_host in (None, broker.host.id):
         exchange.answer(link, line)
     else:
         # A request without `sethost:` must not run as the host that this one was for.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from lonc.broker.settings import Settings
 from lonc.cli.options import add_configuration, configuration_of
 from lonc.cli.table import table
@@ -28,10 +30,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the configuration as tables. Raises ConfigError with a line for each problem."""
+    if args.loncapa is not None:
+        for line in site_described(args.loncapa, args.socket_names):
+            print(line)
+        sys.stdout.flush()
     configuration = configuration_of(args)
     for line in described(configuration, every=args.all):
         print(line)
     return 0
+
+
+def site_described(directory: str, naming: str) -> Iterator[str]:
+    """Yield the lines that show what was understood of a LON-CAPA site's host table."""
+    from lonc.daemon.loncapa import read_site
+
+    site = read_site(directory, naming)
+    if not site.rows:
+        return
+    sockets = {host_id: peer.sockets for peer in site.peers for host_id in peer.ids}
+    rows = [["id", "domain", "role", "name", "address", "sockets", "read from"]]
+    rows += [
+        [row.id, row.domain, row.role, row.name, row.address, " ".join(sockets[row.id]), row.place]
+        for row in site.rows
+    ]
+    yield from table(rows)
+    yield ""
 
 
 def described(configuration: Configuration, *, every: bool) -> Iterator[str]:
@@ -41,8 +64,9 @@ def described(configuration: Configuration, *, every: bool) -> Iterator[str]:
     """
     rows = [["host", "peer", "dialect", "socket"]]
     rows += [
-        [host.id, peer(host), host.settings.dialect, configuration.socket_path(host.id)]
+        [host.id, peer(host), host.settings.dialect, path]
         for host in configuration.hosts
+        for path in configuration.socket_paths(host)
     ]
     yield from table(rows)
     yield ""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import NoReturn
 
-COMMANDS = ("serve", "send", "check", "demo", "lond")
+COMMANDS = ("serve", "send", "revive", "delayed", "check", "demo", "lond")
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2

@@ -72,7 +72,7 @@ def socket_path(args: argparse.Namespace) -> str:
         known = [host.id for host in configuration.hosts]
         if args.host not in known:
             raise UsageError(f"{args.config} has no host {args.host}; it has {', '.join(known)}")
-        return configuration.socket_path(args.host)
+        return os.path.join(configuration.settings.socket_dir, args.host)
     checked("HOST", HostId(), args.host)
     return os.path.join(args.socket_dir or _default_dir(), args.host)
 

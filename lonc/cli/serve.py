@@ -29,9 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until a signal ends it; raises UsageError where it cannot begin."""
-    if args.config is not None:
-        # A reload reads it again, from wherever the daemon is by then.
-        args.config = os.path.abspath(args.config)
+    if args.background:
+        # They are read, and read again at a reload, in another working directory.
+        for name in ("config", "loncapa", "socket_dir"):
+            if getattr(args, name) is not None:
+                setattr(args, name, os.path.abspath(getattr(args, name)))
 
     def load() -> Configuration:
         return configuration_of(args)

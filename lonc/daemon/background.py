@@ -3,32 +3,43 @@
 from __future__ import annotations
 
 import os
+import sys
+import traceback
 
-from lonc.errors import UsageError
+from lonc.errors import ConfigError, LoncError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
+    Serve = Callable[[Callable[[], None]], int]
+
 # What the new process tells the one that waits: one of these, then a text or a number.
 _READY = b"ready"
 _UNUSABLE = b"unusable "
+_FAILED = b"failed "
 _STATUS = b"status "
 
 
-def detach(serve: Callable[[Callable[[], None]], int]) -> int:
+def detach(serve: Serve) -> int:
     """Run `serve(ready)` in a process of its own session, and wait until it calls `ready()`.
 
-    Returns 0 when it has, or the status that `serve` returned before that.  Raises the UsageError
-    that it raised.  What it writes to the standard error stream until then is seen here.  In the
-    new process nothing is returned: it exits.
+    Returns 0 when it has, or the status that `serve` returned before that.  Raises ConfigError with
+    the lines of a UsageError that `serve` raised, and LoncError for any other one, or where the
+    process could not be made or ended without a word.  What it writes to the standard error stream
+    until then is seen here.  In the new process nothing is returned: it exits.
     """
     reading, writing = os.pipe()
-    middle = os.fork()
+    try:
+        middle = os.fork()
+    except OSError as error:
+        os.close(reading)
+        os.close(writing)
+        raise LoncError(f"cannot go to the background: {error.strerror}") from None
     if middle == 0:
         os.close(reading)
-        _in_background(serve, writing)
+        _leave(serve, writing)
     os.close(writing)
     os.waitpid(middle, 0)
     with os.fdopen(reading, "rb") as pipe:
@@ -36,34 +47,66 @@ def detach(serve: Callable[[Callable[[], None]], int]) -> int:
     if told == _READY:
         return 0
     if told.startswith(_UNUSABLE):
-        raise UsageError(told.removeprefix(_UNUSABLE).decode(errors="replace"))
-    number = told.removeprefix(_STATUS)
-    return int(number) if number.isdigit() else 1
+        raise ConfigError(_text(told, _UNUSABLE).splitlines())
+    if told.startswith(_FAILED):
+        raise LoncError(_text(told, _FAILED))
+    if told.startswith(_STATUS):
+        return int(told.removeprefix(_STATUS))
+    raise LoncError("the daemon was killed before all its sockets listened")
 
 
-def _in_background(serve: Callable[[Callable[[], None]], int], pipe: int) -> NoReturn:
-    status = 1
+def _text(told: bytes, kind: bytes) -> str:
+    return told.removeprefix(kind).decode(errors="replace")
+
+
+def _leave(serve: Serve, pipe: int) -> NoReturn:
+    """Be the leader of a new session, and leave it to a child, which never gets a terminal."""
     try:
         os.setsid()
-        # The leader of a session could get a terminal again; its child cannot.
-        if os.fork():
-            os._exit(0)
-        null = os.open(os.devnull, os.O_RDWR)
-        os.dup2(null, 0)
-        os.dup2(null, 1)
-        os.chdir("/")
+        if os.fork() == 0:
+            _run(serve, pipe)
+    except OSError as error:
+        _tell(pipe, _FAILED, f"cannot go to the background: {error.strerror}")
+    finally:
+        os._exit(0)
 
-        def ready() -> None:
-            os.dup2(null, 2)
-            os.write(pipe, _READY)
-            os.close(pipe)
 
+def _run(serve: Serve, pipe: int) -> NoReturn:
+    is_ready = False
+    status = 1
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    os.chdir("/")
+
+    def ready() -> None:
+        nonlocal is_ready
+        is_ready = True
+        os.dup2(null, 2)
+        os.close(null)
+        _tell(pipe, _READY)
+        # The one that waits reads to the end.
+        os.close(pipe)
+
+    try:
         status = serve(ready)
-        os.write(pipe, _STATUS + b"%d" % status)
-    except UsageError as error:
-        os.write(pipe, _UNUSABLE + str(error).encode())
-    except OSError:
-        # It was ready, and the pipe is closed: this is its end.
-        pass
+        if not is_ready:
+            _tell(pipe, _STATUS, str(status))
+    except LoncError as error:
+        if not is_ready:
+            _tell(pipe, _UNUSABLE if isinstance(error, UsageError) else _FAILED, str(error))
+    except Exception as error:
+        traceback.print_exc()
+        sys.stderr.flush()
+        if not is_ready:
+            _tell(pipe, _FAILED, f"the daemon failed: {type(error).__name__}")
     finally:
         os._exit(status)
+
+
+def _tell(pipe: int, kind: bytes, text: str = "") -> None:
+    try:
+        os.write(pipe, kind + text.encode(errors="replace"))
+    except OSError:
+        # The one that waited was killed: serving goes on.
+        pass

@@ -15,7 +15,7 @@ import faulthandler
 import signal
 
 from lonc.daemon.channel import Channel
-from lonc.daemon.service import HostService
+from lonc.daemon.service import HostService, tracer
 from lonc.daemon.titles import set_title
 from lonc.reactor import Reactor
 
@@ -35,7 +35,7 @@ LOOKS = 4
 class Child:
     """Serves one host until the parent, a signal, or a lack of work ends it.
 
-    listener   the host's listening socket
+    listeners  the host's listening sockets
     channel    this end of the socket pair to the parent
     health     how an earlier process of the host left it (`Health.snapshot`), or None
     """
@@ -44,7 +44,7 @@ class Child:
         self,
         configuration: Configuration,
         host: HostConfig,
-        listener: socket.socket,
+        listeners: list[socket.socket],
         channel: socket.socket,
         health: tuple[str, int, int, float] | None,
         log: Log,
@@ -52,9 +52,9 @@ class Child:
         self._configuration = configuration
         self._log = log
         self._reactor = Reactor()
-        self._reactor.died = self._callback_died
+        self._reactor.died = tracer(log)
         for signum, handler in (
-            (signal.SIGTERM, self._drain),
+            (signal.SIGTERM, self._asked_to_end),
             (signal.SIGQUIT, self._stop),
             (signal.SIGINT, self._toggle_debug),
             (signal.SIGHUP, self._revive),
@@ -70,16 +70,18 @@ class Child:
         self._service = HostService(self._reactor, configuration, host, log, self._report)
         if health is not None:
             self._service.broker.resume(health)
-        self._service.listen(listener)
+        for listener in listeners:
+            self._service.listen(listener)
         self._looks = self._reactor.timer(self._look, interval=self._idle_time / LOOKS)
-        set_title(self._service.status)
+        self._report()
 
     def run(self) -> int:
         """Serve; return the exit status."""
         self._reactor.run()
+        self._log.flush()
         self._report()
         self._channel.close()
-        self._reactor.close()
+        # The reactor keeps its handlers: a second signal must not make this another kind of end.
         return 0
 
     @property
@@ -122,12 +124,17 @@ class Child:
         self._log.log("WARNING", "the parent is gone: finishing what is in flight")
         self._drain()
 
-    def _drain(self, event: Event | None = None) -> None:
+    def _asked_to_end(self, event: Event) -> None:
+        self._log.log("INFO", "ending: finishing what is in flight")
+        self._drain()
+
+    def _drain(self) -> None:
         if not self._draining:
             self._draining = True
             self._service.drain(self._reactor.unloop)
 
     def _stop(self, event: Event) -> None:
+        self._draining = True
         self._service.stop()
         self._reactor.unloop()
 
@@ -148,7 +155,3 @@ class Child:
         elif now - self._quiet_since >= self._idle_time:
             self._log.log("INFO", "nothing to do: ending until a client comes")
             self._drain()
-
-    def _callback_died(self, event: Event | None, error: Exception) -> None:
-        what = "a handler" if event is None else event.watcher.desc
-        self._log.trace(f"an error in {what}", error)

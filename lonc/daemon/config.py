@@ -18,7 +18,7 @@ from lonc.net.listening import MAX_PATH
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
 # What begins a line of TOML: "[a table]" or "[[one of many]]", or the name of a value and "=".
@@ -39,15 +39,25 @@ class Draft:
     def __init__(self, source: str) -> None:
         self.source = source
         self.problems: list[str] = []
+        # What to say where there is no host at all; empty where that was said in other words.
+        self.no_host = "no host is given; each is a table [hosts.ID]"
         self.hosts: dict[str, str] = {}  # id: the place where it was first mentioned
+        self._names: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
         self._values: dict[tuple[str, type[Table]], dict[str, object]] = {}
         self._broken: set[tuple[str, type[Table]]] = set()
 
-    def add_host(self, place: str, host_id: str) -> None:
+    def add_host(
+        self,
+        place: str,
+        host_id: str,
+        other_ids: tuple[str, ...] = (),
+        sockets: tuple[str, ...] = (),
+    ) -> None:
         """Make a host known. `place` is where it was found, for the line of a problem."""
         if host_id in self.hosts:
             return
         self.hosts[host_id] = place
+        self._names[host_id] = other_ids, sockets
         try:
             HostId().take(host_id)
         except NotAllowed:
@@ -75,15 +85,16 @@ class Draft:
         """Return the configuration; raises ConfigError with all problems."""
         settings = self._built(DaemonSettings, self.source)
         self._built(Settings, self.source)
-        if not self.hosts:
-            self.problems.append(f"{self.source}: no host is given; each is a table [hosts.ID]")
+        if not self.hosts and self.no_host:
+            self.problems.append(f"{self.source}: {self.no_host}")
         hosts = []
         for host_id, place in self.hosts.items():
             place = f"{place}: hosts.{host_id}"
             peer = self._built(PeerSettings, place, host_id)
             broker = self._built(Settings, place, host_id)
             if peer and broker:
-                hosts.append(HostConfig(host_id, peer.address, peer.port, broker))
+                names = self._names[host_id]
+                hosts.append(HostConfig(host_id, peer.address, peer.port, broker, *names))
         if settings:
             self.problems += _long_paths(settings.socket_dir, self.hosts)
         if self.problems or settings is None:
@@ -122,19 +133,24 @@ def load(
     socket_dir: str | None = None,
     hosts: Sequence[str] = (),
     sets: Sequence[str] = (),
+    site: Callable[[Draft], object] | None = None,
+    source: str = "command line",
 ) -> Configuration:
     """Return the configuration of a file, of the options of a command line, or of both together.
 
-    `path` is a file in the form of `lonc.toml`. `hosts` are texts "ID=ADDRESS" or
+    `path` is a file in the form of `lonc.toml`. `site` puts what the files of
+    `source` say. `hosts` are texts "ID=ADDRESS" or
     "ID=ADDRESS:PORT", an IPv6 address with a port in brackets. `sets` are texts "NAME=VALUE", or
     "hosts.ID.NAME=VALUE" for one host, with the value as in the file, where quotes may be left
     out. Options win over the file. A relative `socket_dir` is taken from the working directory.
 
     Raises ConfigError with a line for each problem; a syntax error of the file stands alone.
     """
-    draft = Draft(path or "command line")
+    draft = Draft(path or source)
     if path is not None:
         read_file(path, draft)
+    if site is not None:
+        site(draft)
     if own_id is not None:
         draft.put("--own-id", "own_id", own_id)
     if socket_dir is not None:

@@ -12,10 +12,11 @@ import signal
 
 from lonc.broker.broker import MANY_DESCRIPTORS, SPARE_DESCRIPTORS
 from lonc.broker.table import RESTART, SUCCESSOR
-from lonc.daemon.instance import AnotherInstance, PidFile
+from lonc.daemon.instance import PidFile, pid_file_path
 from lonc.daemon.log import Log
-from lonc.daemon.privileges import drop_root, forbid_core_dumps
-from lonc.daemon.processes import Processes
+from lonc.daemon.privileges import drop_root, forbid_core_dumps, is_root
+from lonc.daemon.processes import HANDLED, LAST_BREATH, Processes
+from lonc.daemon.service import tracer
 from lonc.daemon.services import Services
 from lonc.daemon.status_file import write_status_file
 from lonc.daemon.systemd import Notifier, passed_sockets
@@ -46,27 +47,22 @@ def serve(load: Callable[[], Configuration], ready: Callable[[], object] = lambd
     load    reads the configuration, now and at each reload; raises UsageError if it cannot
     ready   called when all sockets listen and the pid file is written
 
-    Returns 0 after an orderly end, 1 if another instance runs.  Raises UsageError, with nothing
-    left behind, where the configuration or the system does not let it serve.  Must run in the main
-    thread.
+    Returns 0 after an orderly end.  Raises AnotherInstance, or UsageError where the configuration
+    or the system does not let it serve; nothing is left behind then.  Must run in the main thread.
     """
     configuration = load()
     settings = configuration.settings
     forbid_core_dumps()
     log = Log()
-    drop_root(settings.user, log)
+    drop_root(settings.user)
     log.reconfigure(settings)
     log.status = PARENT_STATUS
     check_directory(settings.socket_dir)
     if settings.delayed_dir:
         Directory(settings.delayed_dir).check()
-    pid_file = PidFile(settings.pid_file or f"{settings.socket_dir}/.lonc.pid")
+    pid_file = PidFile(pid_file_path(settings))
     longest = max((host.settings.drain_timeout for host in configuration.hosts), default=0.0)
-    try:
-        pid_file.acquire(longest)
-    except AnotherInstance as error:
-        log.log("CRITICAL", str(error))
-        return 1
+    pid_file.acquire(longest + LAST_BREATH)
     try:
         daemon = Daemon(configuration, load, log, pid_file)
         try:
@@ -97,10 +93,12 @@ class Daemon:
         self._pid_file = pid_file
         self._notifier = Notifier()
         self._passed = passed_sockets()
-        self._listeners: dict[str, socket.socket] = {}
+        # By host, then by path.
+        self._listeners: dict[str, dict[str, socket.socket]] = {}
         self._ending = False
         self._ended = False
         self._reactor = reactor = Reactor()
+        reactor.died = tracer(log)
         for signum, handler in (
             (signal.SIGTERM, self._drain),
             (signal.SIGINT, self._drain),
@@ -127,9 +125,10 @@ class Daemon:
     def open(self) -> None:
         """Open all sockets, then begin to serve.  Raises ListenError."""
         for host in self._configuration.hosts:
-            self._listeners[host.id] = self._listen(self._configuration, host)
+            self._listeners[host.id] = {}
+            self._listen(self._configuration, host, self._listeners[host.id])
         for host in self._sharing(self._configuration.hosts):
-            self._hosts.add(host, self._listeners[host.id])
+            self._hosts.add(host, list(self._listeners[host.id].values()))
         self._scan_delayed()
         load_titles()
         set_title(PARENT_STATUS)
@@ -137,6 +136,10 @@ class Daemon:
         gc.collect()
         names = ", ".join(self._listeners) or "no hosts"
         self._log.log("INFO", f"ready in {self._configuration.settings.socket_dir}: {names}")
+        if is_root():
+            self._log.log(
+                "WARNING", "running as root: give the setting user, and lonc becomes that user"
+            )
         self._notifier.ready(f"serving {len(self._listeners)} hosts")
 
     def run(self) -> None:
@@ -147,7 +150,11 @@ class Daemon:
             self._reactor.run()
 
     def close(self) -> None:
-        """Close the sockets, remove their files, and end the loop for good."""
+        """Close the sockets, remove their files, and end the loop for good.
+
+        The signals stay blocked: one more must not keep the process from ending in good order.
+        """
+        signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
         for host_id in list(self._listeners):
             self._unlisten(host_id)
         self._reactor.close()
@@ -168,9 +175,9 @@ class Daemon:
 
     def _end(self, how: Callable[[Callable[[], object]], None]) -> None:
         self._notifier.stopping()
+        how(self._has_ended)
         for host_id in list(self._listeners):
             self._unlisten(host_id)
-        how(self._has_ended)
 
     def _report(self, event: Event) -> None:
         self._hosts.revive()
@@ -204,15 +211,15 @@ class Daemon:
         Raises ListenError for a new host's socket, with nothing changed.
         """
         old = self._configuration
-        opened: dict[str, socket.socket] = {}
+        opened: dict[str, dict[str, socket.socket]] = {}
         try:
             for host in new.hosts:
                 if host.id not in self._listeners:
-                    opened[host.id] = self._listen(old, host)
+                    opened[host.id] = {}
+                    self._listen(old, host, opened[host.id])
         except LoncError:
-            for host_id, sock in opened.items():
-                remove_unix_listener(old.socket_path(host_id), sock)
-                sock.close()
+            for listeners in opened.values():
+                self._close_listeners(listeners)
             raise
         for line in needs_restart(old, new):
             self._log.log("WARNING", line)
@@ -238,7 +245,7 @@ class Daemon:
             if host.id in replaced:
                 self._hosts.replace(host)
             elif host.id in opened:
-                self._hosts.add(host, opened[host.id])
+                self._hosts.add(host, list(opened[host.id].values()))
         self._log.log(
             "INFO",
             f"configuration read again: {len(opened)} hosts new,"
@@ -248,29 +255,34 @@ class Daemon:
 
     # -- sockets ---------------------------------------------------------------------------------
 
-    def _listen(self, configuration: Configuration, host: HostConfig) -> socket.socket:
-        """Return the listening socket of a host: systemd's, if it has passed one, or ours."""
-        path = configuration.socket_path(host.id)
-        passed = self._passed.pop(path, None)
-        if passed is not None:
-            return passed
+    def _listen(
+        self, configuration: Configuration, host: HostConfig, opened: dict[str, socket.socket]
+    ) -> None:
+        """Add to `opened` a host's sockets by path: systemd's, where it has passed one, or ours."""
         settings = configuration.settings
-        return open_unix_listener(
-            path,
-            mode=settings.socket_mode,
-            owner=settings.socket_owner,
-            group=settings.socket_group,
-            backlog=host.settings.backlog,
-        )
+        for path in configuration.socket_paths(host):
+            if path in self._passed:
+                opened[path] = self._passed.pop(path)
+                continue
+            opened[path] = open_unix_listener(
+                path,
+                mode=settings.socket_mode,
+                owner=settings.socket_owner,
+                group=settings.socket_group,
+                backlog=host.settings.backlog,
+            )
 
     def _unlisten(self, host_id: str) -> None:
-        """Close a socket; its file goes too, if it is ours and not systemd's."""
-        sock = self._listeners.pop(host_id)
-        try:
-            remove_unix_listener(self._configuration.socket_path(host_id), sock)
-        except LoncError as error:
-            self._log.log("WARNING", str(error))
-        sock.close()
+        self._close_listeners(self._listeners.pop(host_id))
+
+    def _close_listeners(self, listeners: dict[str, socket.socket]) -> None:
+        """Close sockets; their files go too, where they are ours and not systemd's."""
+        for path, sock in listeners.items():
+            try:
+                remove_unix_listener(path, sock)
+            except LoncError as error:
+                self._log.log("WARNING", str(error))
+            sock.close()
 
     def _sharing(self, hosts: Sequence[HostConfig]) -> list[HostConfig]:
         """Return the hosts with the clients set that each may have in its process."""
@@ -302,8 +314,9 @@ class Daemon:
         except OSError as error:
             self._log.log("CRITICAL", f"delayed_dir {path} cannot be read: {error.strerror}")
             return
-        for host_id in sorted(hosts & self._listeners.keys()):
-            self._hosts.need(host_id)
+        for host in self._configuration.hosts:
+            if hosts.intersection(host.ids):
+                self._hosts.need(host.id)
 
 
 def needs_successor(old: HostConfig, new: HostConfig) -> bool:

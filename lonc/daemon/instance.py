@@ -9,8 +9,14 @@ import time
 
 from lonc.errors import LoncError, UsageError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from lonc.daemon.settings import DaemonSettings
+
 # Seconds between two tries to get the lock of children that outlive their parent.
 _POLL = 0.05
+
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class AnotherInstance(LoncError):
@@ -41,7 +47,7 @@ class PidFile:
         deadline = time.monotonic() + patience
         while True:
             try:
-                fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+                fd = os.open(self.path, _FLAGS, 0o644)
             except OSError as error:
                 raise UsageError(
                     f"pid_file {self.path} cannot be made: {error.strerror}"
@@ -52,10 +58,16 @@ class PidFile:
                     break
             except BlockingIOError:
                 holder = _read_pid(fd)
-                if _is_alive(holder) or time.monotonic() > deadline:
+                if _is_alive(holder):
                     os.close(fd)
                     raise AnotherInstance(
-                        f"another instance runs (pid {holder or 'unknown'}): it holds {self.path}"
+                        f"another instance runs (pid {holder}): it holds {self.path}"
+                    ) from None
+                if time.monotonic() > deadline:
+                    os.close(fd)
+                    raise AnotherInstance(
+                        f"processes of an instance that was killed (pid {holder or 'unknown'}) do"
+                        f" not end: `fuser {self.path}` shows them"
                     ) from None
                 time.sleep(_POLL)
             except FileNotFoundError:
@@ -67,8 +79,10 @@ class PidFile:
 
     def write(self) -> None:
         """Write this process's number, as after it has moved to the background."""
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, b"%d\n" % os.getpid(), 0)
+        line = b"%d\n" % os.getpid()
+        # In this order nobody ever finds the file empty.
+        os.pwrite(self._fd, line, 0)
+        os.ftruncate(self._fd, len(line))
 
     def release(self) -> None:
         """Remove the file and give the lock back; children that are left keep theirs."""
@@ -77,6 +91,30 @@ class PidFile:
                 os.unlink(self.path)
             os.close(self._fd)
             self._fd = -1
+
+
+def pid_file_path(settings: DaemonSettings) -> str:
+    """Return where the pid file is; without the setting `pid_file`, beside the sockets."""
+    return settings.pid_file or os.path.join(settings.socket_dir, ".lonc.pid")
+
+
+def running_pid(path: str) -> int | None:
+    """Return the process that holds the pid file at `path`; None if no daemon runs.
+
+    A number that a killed daemon left behind is not believed: somebody else may have it by now.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        pid = _read_pid(fd)
+        return pid if _is_alive(pid) else None
+    finally:
+        os.close(fd)
+    return None
 
 
 def _read_pid(fd: int) -> int | None:

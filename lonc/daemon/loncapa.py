@@ -98,6 +98,19 @@ def read_site(directory: str, naming: str = BY_BOTH) -> Site:
     Raises nothing: what cannot be read is among the problems.
     """
     draft = Draft(directory)
+    rows, peers = fill(directory, naming, draft)
+    configuration = None
+    if not draft.problems:
+        try:
+            configuration = draft.finish()
+        except ConfigError:
+            pass  # they are in the draft
+    return Site(configuration, peers, rows, draft.problems)
+
+
+def fill(directory: str, naming: str, draft: Draft) -> tuple[list[HostRow], list[Peer]]:
+    """Put what a site's files say, and the problems with them, into a draft; see `read_site`."""
+    draft.no_host = ""
     variables = read_variables(directory, draft.problems)
     rows, problems = read_hosts(variables["lonTabDir"].value)
     if not rows and not problems:
@@ -106,13 +119,7 @@ def read_site(directory: str, naming: str = BY_BOTH) -> Site:
     peers = peers_of(rows, naming)
     put_site(variables, peers, draft)
     draft.problems += _socket_problems(peers, variables["lonSockDir"].value)
-    configuration = None
-    if not draft.problems:
-        try:
-            configuration = draft.finish()
-        except ConfigError:
-            pass  # they are in the draft
-    return Site(configuration, peers, rows, draft.problems)
+    return rows, peers
 
 
 def read_variables(directory: str, problems: list[str]) -> dict[str, Variable]:
@@ -197,7 +204,7 @@ def put_site(variables: dict[str, Variable], peers: list[Peer], draft: Draft) ->
         draft.problems.append(f"{place}: loncAllowInsecure must be 0 or 1, and is {insecure}")
     port = _port(variables["londPort"], draft.problems)
     for peer in peers:
-        draft.add_host(peer.place, peer.id)
+        draft.add_host(peer.place, peer.id, peer.ids[1:], peer.sockets)
         draft.put(peer.place, "address", peer.address, peer.id)
         draft.put(variables["londPort"].place, "port", port, peer.id)
 

@@ -8,21 +8,13 @@ import resource
 
 from lonc.errors import UsageError
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from lonc.broker.complaints import Log
 
+def drop_root(user: str) -> None:
+    """Become `user`, with all its groups, if this process is root's and a user is given.
 
-def drop_root(user: str, log: Log) -> None:
-    """Become `user`, with all its groups, if this process is root's; else stay as it is.
-
-    Logs a WARNING where root stays root because no `user` is given.  Raises UsageError for a user
-    that does not exist, or that the system refuses to become.
+    Raises UsageError for a user that does not exist, or that the system refuses to become.
     """
-    if os.geteuid() != 0:
-        return
-    if not user:
-        log.log("WARNING", "running as root: give the setting user, and lonc becomes that user")
+    if not is_root() or not user:
         return
     try:
         entry = pwd.getpwnam(user)
@@ -34,6 +26,11 @@ def drop_root(user: str, log: Log) -> None:
         os.setresuid(entry.pw_uid, entry.pw_uid, entry.pw_uid)
     except OSError as error:
         raise UsageError(f"user = {user}: cannot become this user: {error.strerror}") from None
+
+
+def is_root() -> bool:
+    """Whether this process may do anything."""
+    return os.geteuid() == 0
 
 
 def forbid_core_dumps() -> None:

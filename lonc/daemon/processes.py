@@ -13,7 +13,7 @@ A host's automaton::
     GONE        the host is served no more
 
 A process that drains, because its host is to go or another takes its place, is kept apart, in
-`_leaving`, until it has ended.
+`_leaving`, until it has ended; so is one that was aborted.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import gc
 import os
 import signal
 import socket
+from typing import NamedTuple
 
 from lonc.daemon.channel import Channel
 from lonc.daemon.child import Child
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from lonc.daemon.log import Log
     from lonc.daemon.settings import Configuration, HostConfig
-    from lonc.reactor import Event, Reactor, Watcher
+    from lonc.reactor import Event, Reactor, Timer, Watcher
 
 LISTENING = "listening"
 WANTED = "wanted"
@@ -62,10 +63,14 @@ PAUSES = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
 LONG_LIFE = 60.0
 # Questions of the watchdog in the time that a process has for an answer.
 QUESTIONS = 2
-# What a child that drains may need beyond `drain_timeout` to end, in seconds.
+# A watchdog that is late by this share of its interval did not run itself: silence proves nothing.
+LATE = 0.25
+# What a process may need to end beyond `drain_timeout`, or after it was told to end at once, in
+# seconds.
 LAST_BREATH = 2.0
 
-_HANDLED = (
+# The signals that a parent or a child acts on.
+HANDLED = (
     signal.SIGTERM,
     signal.SIGINT,
     signal.SIGQUIT,
@@ -79,9 +84,9 @@ _HANDLED = (
 class HostProcess:
     """One host as the parent sees it, and the present process of it."""
 
-    def __init__(self, host: HostConfig, listener: socket.socket, reactor: Reactor) -> None:
+    def __init__(self, host: HostConfig, listeners: list[socket.socket]) -> None:
         self.host = host
-        self.listener = listener
+        self.listeners = listeners
         self.state = LISTENING
         self.pid = 0
         self.channel: Channel | None = None
@@ -92,9 +97,9 @@ class HostProcess:
         self.reported = False
         self.deaths = 0
         self.started = 0.0
-        self.unanswered: list[float] = []
+        self.unanswered = 0
         self.pause: Watcher | None = None
-        self.watcher: Watcher | None = None
+        self.watchers: list[Watcher] = []
 
     def enter(self, event: str) -> None:
         """Go where `event` leads: the only place where the state is set."""
@@ -102,6 +107,14 @@ class HostProcess:
             self.state = STATES[self.state][event]
         except KeyError:
             raise AssertionError(f"a host that is {self.state} {event}") from None
+
+
+class Leaving(NamedTuple):
+    """A process that is to end, and that `deadline` kills if it does not."""
+
+    host_id: str
+    channel: Channel
+    deadline: Timer
 
 
 class Processes:
@@ -128,22 +141,22 @@ class Processes:
         self._in_child = in_child
         self._log = log
         self._hosts: dict[str, HostProcess] = {}
-        self._leaving: dict[int, tuple[str, Channel]] = {}
+        self._leaving: dict[int, Leaving] = {}
         self._ended: Callable[[], object] | None = None
         self._reporting: Callable[[], object] | None = None
-        self._watchers: list[Watcher] = [
-            reactor.signal(signal.SIGCHLD, self._reap),
-            reactor.timer(self._ask, interval=self._patience / QUESTIONS, desc="watchdog"),
-        ]
+        self._deaths = reactor.signal(signal.SIGCHLD, self._reap)
+        self._watchdog = reactor.timer(
+            self._ask, interval=configuration.settings.watchdog / QUESTIONS, desc="watchdog"
+        )
         self._report_late = reactor.timer(
             self._reported, after=LAST_BREATH, start=False, desc="report"
         )
 
     # -- what the daemon asks --------------------------------------------------------------------
 
-    def add(self, host: HostConfig, listener: socket.socket) -> None:
-        """Serve one more host."""
-        process = HostProcess(host, listener, self._reactor)
+    def add(self, host: HostConfig, listeners: list[socket.socket]) -> None:
+        """Serve one more host, whose sockets stay the caller's."""
+        process = HostProcess(host, listeners)
         self._hosts[host.id] = process
         if self._configuration.settings.start == "eager":
             self.need(host.id)
@@ -151,7 +164,7 @@ class Processes:
             self._watch(process)
 
     def remove(self, host_id: str) -> None:
-        """Let the host's process drain, and forget the host; its socket stays the caller's."""
+        """Let the host's process drain, and forget the host."""
         process = self._hosts.pop(host_id)
         self._dismiss(process)
 
@@ -163,17 +176,18 @@ class Processes:
             process.host = host
             if process.channel is not None:
                 process.channel.send("settings", vars(configuration.settings), vars(host.settings))
-        ask = self._watchers[1]
-        ask.interval = self._patience / QUESTIONS  # type: ignore[attr-defined]
+        interval = configuration.settings.watchdog / QUESTIONS
+        if interval != self._watchdog.interval:
+            self._watchdog.interval = interval
+            self._watchdog.again()
 
     def replace(self, host: HostConfig) -> None:
         """Start a successor on the same listener, while the present process drains."""
         process = self._hosts[host.id]
+        if process.state == RUNNING:
+            self._let_drain(process)
         process.host = host
         process.health = None
-        process.status = f"Connected to {host.id}"
-        if process.state == RUNNING:
-            self._leave(process)
         process.enter(REPLACED)
         if process.state == WANTED:
             self._stop_waiting(process)
@@ -217,22 +231,19 @@ class Processes:
     def drain(self, done: Callable[[], object]) -> None:
         """Let all processes drain, and call `done()` when they have ended."""
         self._ended = done
-        for process in list(self._hosts.values()):
+        for process in self._hosts.values():
             self._dismiss(process)
-        timeout = max(
-            (process.host.settings.drain_timeout for process in self._hosts.values()), default=0.0
-        )
-        self._watchers.append(self._reactor.timer(self._too_late, after=timeout + LAST_BREATH))
         self._maybe_ended()
 
     def stop(self, done: Callable[[], object]) -> None:
         """End all processes at once, and call `done()` when they have ended."""
         self._ended = done
-        for pid in self._pids():
-            _kill(pid, signal.SIGQUIT)
-        for process in list(self._hosts.values()):
+        for process in self._hosts.values():
             self._dismiss(process)
-        self._watchers.append(self._reactor.timer(self._too_late, after=LAST_BREATH))
+        deadline = self._reactor.now + LAST_BREATH
+        for pid, leaving in self._leaving.items():
+            _kill(pid, signal.SIGQUIT)
+            leaving.deadline.at = min(leaving.deadline.at, deadline)
         self._maybe_ended()
 
     def start_wanted(self) -> None:
@@ -247,41 +258,42 @@ class Processes:
         def wanted(event: Event) -> None:
             self.need(process.host.id)
 
-        process.watcher = self._reactor.io(
-            process.listener, "r", wanted, desc=f"socket of {process.host.id}"
-        )
+        process.watchers = [
+            self._reactor.io(listener, "r", wanted, desc=f"socket of {process.host.id}")
+            for listener in process.listeners
+        ]
 
     def _stop_waiting(self, process: HostProcess) -> None:
-        for watcher in (process.watcher, process.pause):
-            if watcher is not None:
-                watcher.cancel()
-        process.watcher = process.pause = None
+        for watcher in process.watchers:
+            watcher.cancel()
+        process.watchers = []
+        if process.pause is not None:
+            process.pause.cancel()
+            process.pause = None
 
     def _fork(self, process: HostProcess) -> None:
         """Make the process of one host.  A signal must not reach a child that has our handlers."""
-        ours, theirs = socket.socketpair()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            self._not_started(process, error)
+            return
         gc.freeze()
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
         try:
             pid = os.fork()
+            if pid == 0:
+                self._be_child(process, ours, theirs, before)
         except OSError as error:
+            ours.close()
+            self._not_started(process, error)
+            return
+        finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             gc.unfreeze()
-            ours.close()
             theirs.close()
-            self._log.about(process.host.id).log(
-                "CRITICAL", f"no process can be started: {error.strerror}"
-            )
-            self._failed(process)
-            return
-        if pid == 0:
-            self._be_child(process, ours, theirs, before)
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        gc.unfreeze()
-        theirs.close()
         process.pid = pid
         process.started = self._reactor.now
-        process.unanswered = []
         process.channel = Channel(
             self._reactor,
             ours,
@@ -289,6 +301,11 @@ class Processes:
             lambda: None,
         )
         process.enter(STARTED)
+
+    def _not_started(self, process: HostProcess, error: OSError) -> None:
+        log = self._log.about(process.host.id)
+        log.log("CRITICAL", f"no process can be started: {error.strerror}")
+        self._failed(process)
 
     def _be_child(
         self,
@@ -301,10 +318,12 @@ class Processes:
         status = 1
         log = self._log.about(process.host.id)
         try:
+            # A key that interrupts the parent, which then ends its children, is not for them.
+            os.setpgid(0, 0)
             ours.close()
             self._close_inherited(process)
             child = Child(
-                self._configuration, process.host, process.listener, theirs, process.health, log
+                self._configuration, process.host, process.listeners, theirs, process.health, log
             )
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             status = child.run()
@@ -320,23 +339,20 @@ class Processes:
             if other.channel is not None:
                 other.channel.close()
             if other is not process:
-                other.listener.close()
-        for _, channel in self._leaving.values():
-            channel.close()
+                for listener in other.listeners:
+                    listener.close()
+        for leaving in self._leaving.values():
+            leaving.channel.close()
         self._in_child()
 
     # -- living ----------------------------------------------------------------------------------
-
-    @property
-    def _patience(self) -> float:
-        return self._configuration.settings.watchdog
 
     def _told(self, process: HostProcess, pid: int, word: str, *values: Any) -> None:
         if pid != process.pid:
             # It drains, and another has taken its place.
             return
         if word == "pong":
-            process.unanswered.clear()
+            process.unanswered = 0
         elif word == "report":
             process.status, process.last_log, process.health, process.stats = values
             process.reported = True
@@ -344,25 +360,31 @@ class Processes:
 
     def _ask(self, event: Event) -> None:
         """Ask each process whether it lives, and abort one that has left two questions open."""
-        now = self._reactor.now
+        interval = self._watchdog.interval
+        assert interval is not None
+        was_away = self._reactor.now - self._watchdog.at > LATE * interval
         for process in self._hosts.values():
-            open_questions = process.unanswered
-            if (
-                len(open_questions) >= QUESTIONS
-                and now - open_questions[0] >= self._patience
-                and process.pid
-            ):
-                self._log.about(process.host.id).log(
-                    "CRITICAL",
-                    f"process {process.pid} hangs: no answer for {self._patience:g} s; aborted",
-                )
-                open_questions.clear()
-                _kill(process.pid, signal.SIGABRT)
-                # One that was stopped gets the other signal only when it goes on.
-                _kill(process.pid, signal.SIGCONT)
-            elif process.channel is not None:
-                open_questions.append(now)
-                process.channel.send("ping", len(open_questions))
+            if process.channel is None:
+                continue
+            if was_away:
+                process.unanswered = 0
+            if process.unanswered == QUESTIONS:
+                self._abort(process)
+            else:
+                process.unanswered += 1
+                process.channel.send("ping", process.unanswered)
+
+    def _abort(self, process: HostProcess) -> None:
+        """End a process that hangs; its stack trace goes to the log."""
+        pid, patience = process.pid, self._configuration.settings.watchdog
+        self._log.about(process.host.id).log(
+            "CRITICAL", f"process {pid} hangs: no answer for {patience:g} s; aborted"
+        )
+        _kill(pid, signal.SIGABRT)
+        # One that was stopped gets the other signal only when it goes on.
+        _kill(pid, signal.SIGCONT)
+        self._leave(process, LAST_BREATH)
+        self._failed(process)
 
     def _maybe_reported(self) -> None:
         if all(process.reported for process in self._hosts.values()):
@@ -379,16 +401,36 @@ class Processes:
     def _dismiss(self, process: HostProcess) -> None:
         self._stop_waiting(process)
         if process.state == RUNNING:
-            self._leave(process)
+            self._let_drain(process)
         process.enter(DISMISSED)
 
-    def _leave(self, process: HostProcess) -> None:
-        """Tell the present process to drain, and go on without it."""
+    def _let_drain(self, process: HostProcess) -> None:
         assert process.channel is not None
         process.channel.send("drain")
-        self._leaving[process.pid] = (process.host.id, process.channel)
-        process.pid = 0
+        self._leave(process, process.host.settings.drain_timeout + LAST_BREATH)
+
+    def _leave(self, process: HostProcess, patience: float) -> None:
+        """Go on without the present process, which has `patience` seconds to end."""
+        pid, host_id = process.pid, process.host.id
+
+        def too_late(event: Event) -> None:
+            log = self._log.about(host_id)
+            log.log("CRITICAL", f"process {pid} did not end in time: killed")
+            _kill(pid, signal.SIGKILL)
+
+        deadline = self._reactor.timer(too_late, after=patience, desc=f"end of process {pid}")
+        self._leaving[pid] = Leaving(host_id, self._forget(process), deadline)
+
+    def _forget(self, process: HostProcess) -> Channel:
+        """Go on without the present process; return its channel."""
+        channel = process.channel
+        assert channel is not None
+        if self._reactor.now - process.started >= LONG_LIFE:
+            process.deaths = 0
+        process.pid = process.unanswered = 0
         process.channel = None
+        process.reported = True
+        return channel
 
     def _reap(self, event: Event) -> None:
         for pid in self._pids():
@@ -401,19 +443,17 @@ class Processes:
         self._maybe_ended()
 
     def _reaped(self, pid: int, status: int) -> None:
-        if pid in self._leaving:
-            host_id, channel = self._leaving.pop(pid)
-            channel.close()
+        leaving = self._leaving.pop(pid, None)
+        if leaving is not None:
+            leaving.channel.close()
+            leaving.deadline.cancel()
             if status:
-                self._log.about(host_id).log("CRITICAL", _how_it_died(pid, status))
+                self._log.about(leaving.host_id).log("CRITICAL", _how_it_died(pid, status))
             return
         process = next(process for process in self._hosts.values() if process.pid == pid)
         assert process.channel is not None
         process.channel.read_rest()
-        process.channel.close()
-        process.channel = None
-        process.pid = 0
-        process.reported = True
+        self._forget(process).close()
         if status == 0:
             process.enter(ENDED)
             self._watch(process)
@@ -424,9 +464,6 @@ class Processes:
 
     def _failed(self, process: HostProcess) -> None:
         """Plan the next try after a death or a failed fork."""
-        now = self._reactor.now
-        if now - process.started >= LONG_LIFE and process.started:
-            process.deaths = 0
         pause = PAUSES[min(process.deaths, len(PAUSES) - 1)]
         process.deaths += 1
         process.enter(FAILED)
@@ -438,13 +475,6 @@ class Processes:
 
         process.pause = self._reactor.timer(due, after=pause, desc=f"restart {process.host.id}")
 
-    def _too_late(self, event: Event) -> None:
-        for pid, (host_id, _) in self._leaving.items():
-            self._log.about(host_id).log(
-                "CRITICAL", f"process {pid} did not end in time: killed"
-            )
-            _kill(pid, signal.SIGKILL)
-
     def _pids(self) -> list[int]:
         running = [process.pid for process in self._hosts.values() if process.pid]
         return [*running, *self._leaving]
@@ -452,8 +482,8 @@ class Processes:
     def _maybe_ended(self) -> None:
         if self._ended is not None and not self._pids():
             done, self._ended = self._ended, None
-            for watcher in self._watchers:
-                watcher.cancel()
+            self._deaths.cancel()
+            self._watchdog.cancel()
             done()
 
 

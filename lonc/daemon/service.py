@@ -28,7 +28,7 @@ class HostService:
     configuration   the daemon's, for what concerns all hosts
     host            which host, and its settings
     log             where lines about this host go; it shows the host's status with them
-    changed         called, from the loop, after `status` has changed
+    changed         called, from the loop, after `status` or the broker's health has changed
     """
 
     def __init__(
@@ -43,7 +43,8 @@ class HostService:
         self.log = log
         self._configuration = configuration
         self._tell = changed
-        self._told = log.status = f"Connected to {host.id}"
+        log.status = f"Connected to {host.id}"
+        self._told: tuple[object, ...] | None = None
         self._timer = reactor.timer(self._changed, after=0, start=False, desc="status")
         self.broker = Broker(
             reactor,
@@ -52,7 +53,7 @@ class HostService:
             log=log,
             changed=self._changes,
         )
-        self.courier = self._new_courier()
+        self.couriers = self._new_couriers()
 
     @property
     def status(self) -> str:
@@ -77,7 +78,7 @@ class HostService:
             or exchange.attempts
             or exchange.outstanding
             or self.broker.health.state == DEAD
-            or self.broker.delayed_waits
+            or self.broker.waiting_elsewhere
         )
 
     def listen(self, sock: socket.socket) -> None:
@@ -91,54 +92,61 @@ class HostService:
 
     def look_at_delayed(self) -> None:
         """Look through the delayed directory now."""
-        if self.courier is not None:
-            self.courier.look()
+        for courier in self.couriers:
+            courier.look()
 
     def reconfigure(self, configuration: Configuration, host: HostConfig) -> None:
         """Take over limits, timeouts and log settings; connections and requests stay."""
         self._configuration = configuration
         self.host = host
         self.broker.reconfigure(host.settings)
-        if self.courier is not None:
-            self.courier.delivery.settings = configuration.settings
-            self.courier.delivery.max_request = host.settings.max_request
+        for courier in self.couriers:
+            courier.delivery.settings = configuration.settings
+            courier.delivery.max_request = host.settings.max_request
         self.log.reconfigure(configuration.settings)
 
     def drain(self, done: Callable[[], object]) -> None:
         """Finish what is in flight, then close everything and call `done()`, from the loop."""
-        self._close_courier()
+        for courier in self.couriers:
+            courier.drain()
         self.broker.drain(done)
 
     def stop(self) -> None:
         """Close everything now; clients that wait get `con_lost`."""
-        self._close_courier()
+        self._close_couriers()
         self._timer.cancel()
         self.broker.stop()
 
     def stats(self) -> dict[str, Any]:
         """Return the broker's numbers, and what waits in the delayed directory."""
-        waiting = self.courier.delivery.waiting if self.courier is not None else 0
+        waiting = sum(courier.delivery.waiting for courier in self.couriers)
         return {**self.broker.stats(), "delayed": waiting, "status": self.status}
 
-    def _new_courier(self) -> Courier | None:
+    def _new_couriers(self) -> list[Courier]:
+        """Return one for each id that the host answers for: each has messages of its own."""
         settings = self._configuration.settings
         if not settings.delayed_dir:
-            return None
-        delivery = Delivery(
-            self.host.id,
-            self.broker.dialect,
-            Directory(settings.delayed_dir),
-            PermanentLog(settings.perm_log),
-            settings,
-            self.log,
-            max_request=self.host.settings.max_request,
-        )
-        return Courier(self.broker, delivery)
+            return []
+        return [
+            Courier(
+                self.broker,
+                Delivery(
+                    host_id,
+                    self.broker.dialect,
+                    Directory(settings.delayed_dir),
+                    PermanentLog(settings.perm_log),
+                    settings,
+                    self.log,
+                    max_request=self.host.settings.max_request,
+                ),
+            )
+            for host_id in self.host.ids
+        ]
 
-    def _close_courier(self) -> None:
-        if self.courier is not None:
-            self.courier.close()
-            self.courier = None
+    def _close_couriers(self) -> None:
+        for courier in self.couriers:
+            courier.close()
+        self.couriers = []
 
     def _changes(self) -> None:
         if not self._timer.is_active and not self.broker.is_closed:
@@ -146,10 +154,20 @@ class HostService:
             self._timer.start()
 
     def _changed(self, event: Event) -> None:
-        status = self.status
-        if status != self._told:
-            first_link = "Connection count" in status and "Connection count" not in self._told
-            self._told = self.log.status = status
+        was, self.log.status = self.log.status, self.status
+        told = self.status, self.broker.health.snapshot()
+        if told != self._told:
+            self._told = told
             self._tell()
-            if first_link:
-                self.look_at_delayed()
+        if "Connection count" in self.log.status and "Connection count" not in was:
+            self.look_at_delayed()
+
+
+def tracer(log: Log) -> Callable[[Event | None, Exception], None]:
+    """Return a `Reactor.died` that tells a log, and nothing of what the exception says."""
+
+    def died(event: Event | None, error: Exception) -> None:
+        what = "a handler" if event is None else event.watcher.desc
+        log.trace(f"an error in {what}", error)
+
+    return died

@@ -26,21 +26,22 @@ class Services:
         self._reactor = reactor
         self._configuration = configuration
         self._log = log
-        self._hosts: dict[str, tuple[HostService, socket.socket]] = {}
+        self._hosts: dict[str, tuple[HostService, list[socket.socket]]] = {}
         # Those that drain because another has taken their place, or their host is to go.
         self._leaving: list[HostService] = []
         self._ended: Callable[[], object] | None = None
 
-    def add(self, host: HostConfig, listener: socket.socket) -> None:
-        """Serve one more host."""
+    def add(self, host: HostConfig, listeners: list[socket.socket]) -> None:
+        """Serve one more host, whose sockets stay the caller's."""
         service = HostService(
             self._reactor, self._configuration, host, self._log.about(host.id)
         )
-        service.listen(listener)
-        self._hosts[host.id] = service, listener
+        for listener in listeners:
+            service.listen(listener)
+        self._hosts[host.id] = service, listeners
 
     def remove(self, host_id: str) -> None:
-        """Let the host's service drain, and forget the host; its socket stays the caller's."""
+        """Let the host's service drain, and forget the host."""
         service, _ = self._hosts.pop(host_id)
         self._leave(service)
 
@@ -53,10 +54,10 @@ class Services:
             service.reconfigure(configuration, host)
 
     def replace(self, host: HostConfig) -> None:
-        """Start a successor on the same listener, while the present service drains."""
-        service, listener = self._hosts.pop(host.id)
+        """Start a successor on the same sockets, while the present service drains."""
+        service, listeners = self._hosts.pop(host.id)
         self._leave(service)
-        self.add(host, listener)
+        self.add(host, listeners)
 
     def need(self, host_id: str) -> None:
         """Something waits for the host, which is served already: look at its messages."""

@@ -259,7 +259,12 @@ class DaemonSettings(Table):
 
     @classmethod
     def contradictions(cls, values: dict[str, Any]) -> list[str]:
-        return [] if values["own_id"] else ["own_id is missing: the id of this host in the cluster"]
+        problems = []
+        if not values["own_id"]:
+            problems.append("own_id is missing: the id of this host in the cluster")
+        if values["delayed_dir"] and not values["perm_log"]:
+            problems.append("delayed_dir is given without perm_log, where its messages are recorded")
+        return problems
 
 
 class PeerSettings(Table):
@@ -284,12 +289,23 @@ class PeerSettings(Table):
 
 
 class HostConfig(NamedTuple):
-    """One host that requests can be sent to, and the settings of its broker."""
+    """One host that requests can be sent to, and the settings of its broker.
+
+    `other_ids` are further ids that it answers for: delayed messages may be written for them.
+    `sockets` are the names of its Unix sockets; none stands for one with the name of its id.
+    """
 
     id: str
     address: str
     port: int
     settings: Settings
+    other_ids: tuple[str, ...] = ()
+    sockets: tuple[str, ...] = ()
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """All ids that the host answers for."""
+        return (self.id, *self.other_ids)
 
 
 class Configuration(NamedTuple):
@@ -303,6 +319,7 @@ class Configuration(NamedTuple):
         """The id of this host in the cluster."""
         return self.settings.own_id
 
-    def socket_path(self, host_id: str) -> str:
-        """Return where the Unix socket of a host is."""
-        return os.path.join(self.settings.socket_dir, host_id)
+    def socket_paths(self, host: HostConfig) -> list[str]:
+        """Return where the Unix sockets of a host are."""
+        names = host.sockets or (host.id,)
+        return [os.path.join(self.settings.socket_dir, name) for name in names]

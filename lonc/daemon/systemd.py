@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import socket
-import stat
 import time
 
 TYPE_CHECKING = False
@@ -20,7 +19,8 @@ _FIRST = 3
 def passed_sockets(environment: MutableMapping[str, str] | None = None) -> dict[str, socket.socket]:
     """Return the listening Unix sockets that systemd has opened, by the path they are bound to.
 
-    They are made non-blocking and are not inherited by programs that are started.  The variables
+    They are made non-blocking and are not inherited by programs that are started; sockets of
+    another kind are closed.  The variables
     are taken out of `environment` (by default the process's own), so that nobody else finds them.
     """
     if environment is None:
@@ -29,20 +29,32 @@ def passed_sockets(environment: MutableMapping[str, str] | None = None) -> dict[
     count = environment.pop("LISTEN_FDS", "")
     environment.pop("LISTEN_FDNAMES", None)
     found: dict[str, socket.socket] = {}
-    if pid != str(os.getpid()) or not count.isdigit():
+    if pid != str(os.getpid()) or not count.isdecimal():
         return found
     for fd in range(_FIRST, _FIRST + int(count)):
-        os.set_inheritable(fd, False)
-        if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+        try:
+            sock = socket.socket(fileno=fd)
+        except OSError:
+            # Something else was passed, or nothing.
             continue
-        sock = socket.socket(fileno=fd)
-        path = sock.getsockname()
-        if sock.family == socket.AF_UNIX and isinstance(path, str) and path:
+        path = _listens_at(sock)
+        if path:
+            sock.set_inheritable(False)
             sock.setblocking(False)
             found[path] = sock
         else:
-            sock.detach()
+            sock.close()
     return found
+
+
+def _listens_at(sock: socket.socket) -> str:
+    """Return the path of a listening Unix stream socket; nothing for any other socket."""
+    listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_STREAM or not listens:
+        return ""
+    path = sock.getsockname()
+    # Names outside of the file system are bytes.
+    return path if isinstance(path, str) else ""
 
 
 class Notifier:
@@ -64,7 +76,7 @@ class Notifier:
         # An @ stands for the NUL byte of a name outside of the file system.
         self._address = "\0" + address[1:] if address[:1] == "@" else address
         self.watchdog: float | None = None
-        if microseconds.isdigit() and int(microseconds) and pid in ("", str(os.getpid())):
+        if microseconds.isdecimal() and int(microseconds) and pid in ("", str(os.getpid())):
             self.watchdog = int(microseconds) / 2e6
 
     def ready(self, status: str) -> None:

@@ -47,7 +47,7 @@ class Delivery:
     monotonic clock, in seconds.
 
     host         the id of the peer
-    due          when `next` has something to do: 0 for at once, infinity while a message is being sent
+    due          when `next` has something to do: 0 for at once, infinity while one is being sent
     waiting      how many commands were waiting when the directory was last looked through
     settings     `delayed_scan`, `delayed_settle` and `delayed_attempts`; may be replaced any time
     max_request  bytes of the longest command that is sent; the same
@@ -199,9 +199,9 @@ class Delivery:
     def _count_error(self, message: Message, reply: bytes, now: float) -> int:
         """How many error replies this message has had, the new one counted."""
         errors = self._errors.setdefault(message.entry.name, _Errors())
-        pause = min(FIRST_PAUSE * 2**errors.count, self.settings.delayed_scan)
         errors.count += 1
-        errors.retry_at = now + pause
+        errors.pause = min(errors.pause * 2 or FIRST_PAUSE, self.settings.delayed_scan)
+        errors.retry_at = now + errors.pause
         # The peer's explanation may repeat an argument.
         word = reply.partition(b":")[0].decode("ascii")
         self._log.log(
@@ -250,10 +250,11 @@ class Delivery:
 class _Errors:
     """The error replies that one message has had."""
 
-    __slots__ = ("count", "retry_at")
+    __slots__ = ("count", "pause", "retry_at")
 
     def __init__(self) -> None:
         self.count = 0
+        self.pause = 0.0
         self.retry_at = 0.0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from math import inf
 from operator import attrgetter
@@ -414,5 +415,7 @@ def write_traceback(event: Event | None, error: Exception) -> None:
     """Write to the standard error stream which watcher's callback raised, and the traceback."""
     if sys.stderr is not None:
         culprit = "a handler" if event is None else f"the callback of {event.watcher.desc}"
-        sys.stderr.write(f"lonc: {culprit} raised an exception; the loop goes on\n")
-        sys.__excepthook__(type(error), error, error.__traceback__)
+        # Nobody may read the stream any more; the loop goes on all the same.
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(f"lonc: {culprit} raised an exception; the loop goes on\n")
+            sys.__excepthook__(type(error), error, error.__traceback__)

@@ -234,7 +234,7 @@ def test_a_dead_host_is_tried_while_a_delayed_message_waits(timed, counting):
     world.settle()
     counting.fail()
     assert client.line() == b"con_lost\n"
-    broker.delayed_waits = True
+    broker.waiting_elsewhere = 1
     world.pass_time(61)
     assert counting.attempts == 2
 

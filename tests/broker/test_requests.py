@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from lonc._purepath import RECEIVE
+
 
 def test_one_request(world):
     peer = world.peer()
@@ -299,7 +301,9 @@ def test_two_reply_lines_in_one_segment_finish_the_connection(world):
     assert next_client.line() == b"2\n"
 
 
-@pytest.mark.parametrize("size", [65535, 65536, 65537, 131072, 16 * 65536, 17 * 65536])
+@pytest.mark.parametrize(
+    "size", [RECEIVE - 1, RECEIVE, RECEIVE + 1, 2 * RECEIVE, 16 * RECEIVE, 17 * RECEIVE]
+)
 def test_a_surplus_is_seen_behind_a_reply_of_any_size(world, size):
     """The surplus is there when the reply's last byte is read, also at the edge of a read."""
     peer = world.peer()

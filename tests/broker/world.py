@@ -22,6 +22,8 @@ CHALLENGE = b"123451061234567\n"
 BUILDKEY = b"48213A0C9F07712345\n"
 # Passes in a row that find nothing: whatever was on its way over loopback has arrived by then.
 QUIET = 3
+# More passes than anything here takes that does not spin.
+MANY = 20_000
 
 
 class RecordingLog:
@@ -29,6 +31,10 @@ class RecordingLog:
 
     def __init__(self):
         self.lines = []
+        self.debugged = []
+
+    def debug(self, text):
+        self.debugged.append(text)
 
     def log(self, severity, text):
         assert severity in ("INFO", "SUCCESS", "WARNING", "CRITICAL")
@@ -214,7 +220,7 @@ class World:
         self.wires = []
         self.peers = []
         self.brokers = []
-        self.sock = None
+        self.socks = []
 
     # What there is
 
@@ -236,11 +242,12 @@ class World:
         options = {"log": self.log, "random": lambda: 0.5} | options
         broker = Broker(self.reactor, host, Settings(**settings), **options)
         self.brokers.append(broker)
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.setblocking(False)
-        self.sock.bind(self.path)
-        self.sock.listen(4096)
-        broker.listen(self.sock)
+        sock = socket.socket(socket.AF_UNIX)
+        self.socks.append(sock)
+        sock.setblocking(False)
+        sock.bind(self.path)
+        sock.listen(4096)
+        broker.listen(sock)
         return broker
 
     @property
@@ -295,9 +302,11 @@ class World:
 
     def settle(self):
         """Make passes until all has come to rest."""
-        quiet = 0
+        quiet = passes = 0
         while quiet < QUIET:
             quiet = 0 if self.reactor.run_once(0.001) else quiet + 1
+            passes += 1
+            assert passes < MANY, "the loop does not come to rest"
 
     def pass_time(self, seconds):
         """Let all come to rest, then let the time pass, and let what is due be done."""
@@ -314,8 +323,8 @@ class World:
             wire.close()
         for peer in self.peers:
             peer.close()
-        if self.sock is not None:
-            self.sock.close()
+        for sock in self.socks:
+            sock.close()
         self.reactor.close()
         if self._selector is not None:
             self._selector.close()

@@ -53,7 +53,7 @@ def test_a_file_is_read(file: Path) -> None:
     assert (first.settings.dialect, first.settings.max_connections) == ("classic", 4)
     assert (second.id, second.address, second.port) == ("msul3.d", "::1", 5663)
     assert (second.settings.dialect, second.settings.max_connections) == ("versioned", 10)
-    assert configuration.socket_path("msul1") == "/run/lonc/msul1"
+    assert configuration.socket_paths(configuration.hosts[0]) == ["/run/lonc/msul1"]
 
 
 def test_the_same_text_gives_an_equal_configuration(file: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .clients import CON_LOST
+
 
 class Failure(Exception):
     """The broker did what it must not do."""
@@ -11,14 +13,24 @@ def check_pass(world):
     """Check, at the start of a pass, what must hold at any moment."""
     exchange = world.exchange
     settings = world.settings
-    if exchange.held > settings.max_buffered + world.network.largest:
-        world.fail(f"{exchange.held} bytes are held, max_buffered is {settings.max_buffered}")
+    if exchange.held > settings.max_buffered:
+        # What was read last, and con_lost for clients that do not take even that.
+        more = world.network.largest + len(CON_LOST) * len(exchange.clients)
+        if exchange.held > settings.max_buffered + more:
+            world.fail(f"{exchange.held} bytes are held, max_buffered is {settings.max_buffered}")
     waiting = len(exchange.queue) + len(exchange.background)
     if waiting:
         if exchange.idle:
             world.fail("a request waits, and a connection is idle")
         if waiting > settings.max_queue + exchange.max_connections:
             world.fail(f"{waiting} requests wait, max_queue is {settings.max_queue}")
+
+
+def check_drain(world):
+    """Check, when a drain has begun, that only those are left who wait for something."""
+    for client in world.exchange.clients:
+        if client.transaction is None and client.unsent is None:
+            world.fail("a client that waits for nothing outlived the beginning of a drain")
 
 
 def check_end(world):
@@ -39,7 +51,7 @@ def check_end(world):
         "ports": len(world.network.ports),
         "timers": len(world.reactor._alarms),
         "descriptors watched": len(world.reactor._descriptors.watchers()),
-        "calls asked for": len(world.reactor.poller.resumed),
+        "anything due": world.reactor.deadline() is not None,
         "submitted requests": len(world.submitted),
         "attempts to connect": len(world.connector.attempts),
         "open connections": world.connector.open,

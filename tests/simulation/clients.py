@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 
 from .network import TICKS, WRITE
-from .peers import OTHER_HOST
 
 CON_LOST = b"con_lost\n"
 LOCAL = (b"reset_retries\n", b"close_connection_exit\n")
@@ -50,7 +49,7 @@ AHEAD = "more sent ahead"
 READING = "reply cut"
 STATES = (BETWEEN, IN_LINE, UNREAD, QUEUED, GIVEN, AHEAD, READING)
 # What it does so that it gets there; the broker decides about the rest.
-_PLANS = (BETWEEN, IN_LINE, GIVEN, GIVEN, AHEAD, READING)
+_PLANS = (BETWEEN, IN_LINE, UNREAD, QUEUED, GIVEN, GIVEN, AHEAD, READING)
 
 
 class Client:
@@ -200,8 +199,7 @@ class Client:
         return IN_LINE if self.unended else BETWEEN
 
     def _send(self, data):
-        if not self.since:
-            self.since = self.world.network.now
+        self.since = self.world.network.now
         self.port.deliver(data)
 
     def _requests(self, number):
@@ -217,7 +215,22 @@ class Client:
         text = self._requests(number)
         cut = int(world.random() * len(text))
         self.port.deliver(text[:cut])
-        world.network.after(int(world.random() * 3), self.port.deliver, text[cut:])
+        world.network.after(int(world.random() * 3), self._send_ahead, text[cut:])
+
+    def _send_ahead(self, data):
+        """Send more while the answer to the first line is out; see whether it is read too early."""
+        port = self.port
+        if not port.closed:
+            if not port.inbox:
+                self.world.network.after(1, self._look_ahead, len(data))
+            port.deliver(data)
+
+    def _look_ahead(self, size):
+        side = self.side
+        if self.port.inbox or side.closed or side.transaction is None or side.buffer is None:
+            return
+        if len(side.buffer) >= self.world.settings.max_early + size:
+            self.world.fail("more than max_early was read from a client that waits")
 
     def _half_close(self):
         """Send a line or two and shut; the answers are due all the same."""
@@ -315,9 +328,12 @@ class Client:
             self._must_be_closed()
         elif plan == BETWEEN:
             self._send(world.new_request(self.waiting))
+        elif plan == UNREAD:
+            self._send(world.new_request(self.waiting))
+            self.fail()
         else:
-            self.port.deliver(self._requests(1 if plan == GIVEN else 2 + int(random() * 2)))
-            after(int(random() * 12), self.fail)
+            self.port.deliver(self._requests(2 + int(random() * 2) if plan == AHEAD else 1))
+            after(1 + int(random() * (40 if plan == QUEUED else 6)), self.fail)
 
     def _go_on(self, lost):
         """All answers are there: think, then send the next request, or leave."""
@@ -329,7 +345,7 @@ class Client:
         ticks = int(roll) & 15
         if lost:
             # Whoever asks a host that is down again at once only hears con_lost again.
-            ticks *= 100
+            ticks *= 200
         elif roll % 1 < 0.02:
             ticks *= 200
         world.network.after(ticks, self.say)
@@ -372,5 +388,3 @@ _WAYS = {
     OVERSIZED: "_be_oversized",
     FAILING: "_prepare_to_fail",
 }
-
-__all__ = ["Client", "OTHER_HOST"]

@@ -65,9 +65,13 @@ _LINE_FAULTS = {**FAULTS, SENT: (CLOSES, RESETS, SILENT, SURPLUS, LATE)}
 
 
 def states_of(dialect, uses_hosts):
-    """Return the states in which a peer of a dialect can fail."""
-    ready = (IDLE, UNSENT, PARTLY_SENT, SENT, PARTLY_ANSWERED)
-    return STEPS[dialect] + ready + ((SELECTING, RESTORING) if uses_hosts else ())
+    """Return the states in which a peer of a dialect can fail, the rarer ones more than once."""
+    ready = (IDLE, UNSENT, PARTLY_SENT, SENT, PARTLY_ANSWERED, PARTLY_ANSWERED)
+    if dialect == "line":
+        return ready
+    hosts = (SELECTING, RESTORING) * 20 if uses_hosts else ()
+    more = (READING_VERSION, SETTING_HOST) * 3 if dialect == "versioned" else ()
+    return 6 * STEPS[dialect] + more + ready + 5 * (SENT,) + hosts
 
 
 class Connector:
@@ -167,6 +171,7 @@ class Peer:
         "port",
         "reading",
         "spoiled",
+        "stalled",
         "step",
         "steps",
         "world",
@@ -179,7 +184,7 @@ class Peer:
         self.kept = b""
         self.owes = False
         self.dead = False
-        self.reading = False
+        self.reading = self.stalled = False
         self.left = False
         self.spoiled = False
         self.out_of_step = False
@@ -202,8 +207,11 @@ class Peer:
             self.world.fail("a connection was used that was closed, or held a stray line")
         if self.dead:
             return
+        world = self.world
+        if data in world.background and world.exchange.queue and not self.stalled:
+            world.fail("a request in the background went before one that waited")
         if self.left:
-            self.world.fail("more was sent after the farewell")
+            world.fail("more was sent after the farewell")
         if self.kept:
             data = self.kept + data
         end = data.find(b"\n") + 1
@@ -211,16 +219,17 @@ class Peer:
             self.kept = data
             return
         if end < len(data):
-            self.world.fail("two lines on a connection that carries one request at a time")
+            world.fail("two lines on a connection that carries one request at a time")
         self.kept = b""
+        self.stalled = False
         if self.owes:
-            self.world.fail("a line was sent before the last one was answered")
+            world.fail("a line was sent before the last one was answered")
         if self.step < len(self.steps):
             self._dialogue(data)
         elif data[:4] == b"put:":
             if self.host not in (None, HOST):
-                self.world.fail("a request was executed as another request's host")
-            self._answer(SENT, self.world.execute(data))
+                world.fail("a request was executed as another request's host")
+            self._answer(SENT, world.execute(data))
         else:
             self._special(data)
 
@@ -228,6 +237,7 @@ class Peer:
         """The kernel took not all of a line, because this peer does not read."""
         if self.dead or self.reading:
             return
+        self.stalled = True
         world = self.world
         port = self.port
         fault = self.fault
@@ -307,6 +317,7 @@ class Peer:
                 self._answer(RESTORING if host == HOST else SELECTING, b"ok\n")
                 return
             host = name.decode()
+            world.count_broker("sethost in one line")
             if not self.inline:
                 world.fail("sethost was sent in one line with a command to a peer that is too old")
         if command.startswith(b"enc:"):
@@ -325,6 +336,7 @@ class Peer:
             world.fail(f"{command!r} was executed as {host}")
         reply = world.execute(command)
         if sealed:
+            world.count_broker("encrypted request")
             reply = seal(self._cipher(), reply[:-1]) + b"\n"
         self._answer(SENT, reply)
 
@@ -401,7 +413,7 @@ class Peer:
             faults = (FAULTS if self.steps else _LINE_FAULTS)[self.fault_at]
             self.fault = faults[int(random() * len(faults))]
             if self.fault_at in (IDLE, UNSENT, PARTLY_SENT, SENT, PARTLY_ANSWERED):
-                self.countdown = int(random() * 8)
+                self.countdown = int(random() * 5)
 
     def _watch_out(self):
         """The connection is ready for a request: prepare what is to go wrong with it, or now."""
@@ -461,7 +473,7 @@ class Peer:
                 wait = settings.dialogue_timeout
             after(int((wait * (0.9 + random() * 0.3)) * TICKS), self._say, rest)
         elif fault == TRICKLES:
-            self._trickle(rest)
+            after(ticks, self._trickle, rest)
         elif fault == ENDLESS:
             self._never_end(0)
 

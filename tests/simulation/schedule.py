@@ -12,18 +12,24 @@ from lonc.reactor import Reactor
 from lonc.wire.cipher import CipherUnavailable, new_cipher
 
 from . import clients, peers
-from .checks import Failure, check_end, check_pass
+from .checks import Failure, check_drain, check_end, check_pass
 from .clients import Client
 from .network import READ, TICKS, Network
-from .trace import Trace
+from .trace import Log, Trace
 
 # Requests of one schedule, at least.
 FEWEST = 90
 
+# When each has come to its end long ago, by the simulated clock.
+LONGEST = 100_000
+
+# How the reasons begin that only a connection has, not the request that it carried.
+CONNECTION_LOST = ("sending failed", "receiving failed", "the peer")
+
 # How often something is tried that costs more than the rest.
 SEALED = 0.02
 LOCAL = 0.004
-ELSEWHERE = 0.03
+ELSEWHERE = 0.15
 
 # Replies and requests hold every byte but LF.
 _FILLER = bytes(range(10)) + bytes(range(11, 256))
@@ -62,7 +68,9 @@ class Result:
 class ObservedBroker(Broker):
     """A broker that counts what it complains about."""
 
-    world = None
+    def __init__(self, world, *arguments, **options):
+        self.world = world
+        super().__init__(world.reactor, *arguments, **options)
 
     def trouble(self, kind, number=0, text=""):
         self.world.count_broker(kind)
@@ -97,6 +105,7 @@ class World:
         self.executed = {}
         self.clients = {}
         self.submitted = {}
+        self.background = set()
         self.con_lost = 0
         self.serial = 0
         self.failure = None
@@ -108,9 +117,9 @@ class World:
         self.reactor.died = self._died
         self.connector = peers.Connector(self)
         host = Host(peers.HOST, "192.0.2.1", 5663, self.dialect, peers.OWN)
-        ObservedBroker.world = self
+        log = Log(self.trace.note, self.network.clock)
         self.broker = ObservedBroker(
-            self.reactor, host, self.settings, connector=self.connector, log=self, random=random
+            self, host, self.settings, connector=self.connector, log=log, random=random
         )
         self.exchange = self.broker.exchange
         self._jobs = []
@@ -121,43 +130,43 @@ class World:
         """Choose the weather of this schedule: settings, clients, faults."""
         random = self.random
         pick = self.rng.choice
-        self.dialect = pick(("line", "line", "classic", "versioned", "versioned"))
-        self.uses_hosts = self.dialect != "line" and random() < 0.4
+        self.dialect = pick(("line", "classic", "versioned", "versioned", "versioned"))
+        self.uses_hosts = self.dialect != "line" and random() < 0.6
         self.uses_cipher = self.dialect != "line" and random() < 0.25
         self.inline = random() < 0.4
-        self.doom = pick((0.0, 0.3, 0.6, 0.9, 1.0))
-        self.refusals = pick((0.0, 0.05, 0.2, 0.5))
+        self.doom = pick((0.0, 0.5, 0.9, 1.0))
+        self.refusals = pick((0.0, 0.0, 0.05, 0.3))
         self.outages = random() < 0.25
         if self.dialect == "line":
             self.states = peers.states_of("line", False)
         else:
             self.states = peers.states_of(self.dialect, self.uses_hosts and not self._all_inline())
         # Half of a schedule's clients are orderly, the others are of a few kinds.
-        few = [pick(clients.HABITS[2:]) for _ in range(4)]
+        others = clients.HABITS[2:] + (clients.FAILING,) * 4
+        few = [pick(others) for _ in range(4)]
         self.habits = [clients.KEPT, clients.KEPT, clients.KEPT, clients.RECONNECTING, *few]
-        self.crowd = pick((1, 3, 8, 20, 60))
+        self.crowd = pick((1, 3, 8, 8, 20, 50))
         self.submitters = pick((0, 0, 1, 3))
         self.left = FEWEST + 30 + int(random() * 120)
         self.end = pick(("close", "close", "close", "drain", "stop", "close at once"))
         # A limit that is small in this schedule.
-        tight = pick((None, None, None, "max_buffered", "max_queue", "max_reply"))
+        tight = pick((None, None, "max_buffered", "max_buffered", "max_queue", "max_reply"))
         self.tight = tight == "max_buffered"
         if self.tight:
             self.habits += [clients.DEAF, clients.DEAF, clients.SLOW, clients.SLOW]
-        self.long = 0.5 if self.tight else 0.06
         values = {
-            "max_connections": 1 + int(random() ** 2 * 10),
+            "max_connections": 1 + int(random() ** 1.5 * 10),
             "max_dialling": 1 + int(random() * 4),
             "connect_timeout": pick((1.0, 5.0)),
             "dialogue_timeout": pick((2.0, 30.0)),
-            "reply_timeout": pick((3.0, 10.0, 130.0)),
+            "reply_timeout": pick((2.0, 3.0, 10.0, 130.0)),
             "transaction_timeout": pick((20.0, 100.0, 600.0)),
-            "queue_timeout": pick((0.5, 5.0, 60.0)),
+            "queue_timeout": pick((0.5, 5.0, 60.0, 60.0)),
             "client_timeout": pick((2.0, 20.0, 60.0)),
             "idle_timeout": pick((1.0, 10.0, 300.0)),
             "idle_close_interval": pick((0.5, 30.0)),
-            "connection_retries": pick((1, 3, 5)),
-            "retry_longest": pick((1.0, 60.0)),
+            "connection_retries": pick((1, 5, 20)),
+            "retry_longest": pick((0.2, 1.0, 60.0)),
             "max_early": pick((40, 500, 65536)),
             "max_request": pick((600, 8 << 20)),
             "abandoned": pick(("send", "drop")),
@@ -167,10 +176,12 @@ class World:
             values["max_buffered"] = 3000 + int(random() * 9000)
         elif tight == "max_queue":
             values["max_queue"] = 1 + int(random() * 8)
-        if tight == "max_reply" or random() < 0.3:
-            values["max_reply"] = 700 + int(random() * 900)
+        if tight == "max_reply" or random() < 0.4:
+            values["max_reply"] = 600 + int(random() * 900)
         self.settings = Settings(**values)
-        self.large = 0.0 if tight or "max_reply" in values else pick((0.0, 0.0, 0.01))
+        # Which part of the replies is longer than a few bytes, and of these, longer than one read.
+        self.long = 0.5 if self.tight else 0.4 if tight == "max_reply" else 0.1
+        self.large = 0.0 if tight or "max_reply" in values else 0.1
         self._bounds()
 
     def _all_inline(self):
@@ -279,10 +290,12 @@ class World:
             size = int(roll / self.long * 600)
             if roll < self.long * self.large:
                 size = 65536 + int(roll * 1e8) % 140000
+                self.count_broker("reply in several reads")
             reply = b"%d:%b:%b" % (len(self.executed), _FILLER[:size], line)
         else:
             reply = b"%d:%b" % (len(self.executed), line)
-        self.executed[line] = reply
+        # Nobody is to hear one that is too long.
+        self.executed[line] = reply if len(reply) - 1 <= self.settings.max_reply else b""
         return reply
 
     # In-process use; everything that calls the broker happens in a callback of the reactor.
@@ -307,6 +320,8 @@ class World:
         command = []
         request = self.new_request(command)
         background = self.random() < 0.5
+        if background:
+            self.background.add(request)
         transaction = self.broker.submit(request, self._ended, background=background)
         self.submitted[transaction] = (command[0], self.network.now)
 
@@ -327,9 +342,12 @@ class World:
                 self.fail("a transaction was lost without a reason")
             if transaction.sent == 0 and executed is not None:
                 self.fail("a request of which nothing was sent was executed")
+            if transaction.sent == 0 and transaction.lost.startswith(CONNECTION_LOST):
+                self.fail("a request of which nothing was sent was not tried again")
         elif executed is None or reply + b"\n" != executed:
             self.fail(f"the answer to {command!r} was {reply!r}")
-        self.network.after(int(self.random() * 12), self._submit_soon)
+        ticks = int(self.random() * (12 if reply is not None else 1200))
+        self.network.after(ticks, self._submit_soon)
 
     # What is done to the broker.
 
@@ -380,6 +398,7 @@ class World:
         if self.end == "drain":
             self.drain_until = self.network.now + self.settings.drain_timeout + 1
             self.broker.drain(self._over)
+            check_drain(self)
         elif self.end == "stop":
             self.broker.stop()
             self._over()
@@ -402,6 +421,8 @@ class World:
         for client in self.clients:
             if client.waiting and not client.closing:
                 self.check_wait(client)
+        if self.network.now > LONGEST:
+            self.fail("the schedule does not come to its end")
         self.network.after(5 * TICKS, self._watch)
 
     def check_wait(self, client):
@@ -434,9 +455,8 @@ class World:
         key = ("broker", what, "")
         self.counts[key] = self.counts.get(key, 0) + 1
 
-    def log(self, severity, text):
-        """The broker's log: it must be the same over both parts."""
-        self.trace.note((self.network.now, 0, severity.encode(), text.encode()))
+    def debug(self, text):
+        pass
 
     def closed(self, reset):
         """The application's port was closed."""

@@ -27,6 +27,20 @@ class Trace:
         return "".join(map(line_of, self.events))
 
 
+class Log:
+    """The broker's log: what it says is part of the trace."""
+
+    def __init__(self, note, clock):
+        self._note = note
+        self._clock = clock
+
+    def log(self, severity, text):
+        self._note((self._clock(), 0, severity.encode(), text.encode()))
+
+    def debug(self, text):
+        self.log("-Debug-", text)
+
+
 def line_of(event):
     """Return one event as a line of text; data are shortened."""
     time, about, *rest = event
