@@ -49,6 +49,10 @@ class Bench:
             self.cores = {"broker": cores[0], "load": cores[1], "peer": cores[:3][-1]}
             self.shared = len(cores) == 2
             self.descriptors = _raise_descriptors()
+            # Compiled once, wherever the sources are, as it is where a program is installed.
+            self._environment = dict(os.environ)
+            self._environment["PYTHONPYCACHEPREFIX"] = str(self.directory / "pycache")
+            self._environment.pop("PYTHONDONTWRITEBYTECODE", None)
             self._build()
             self._stack = stack.pop_all()
         return self
@@ -99,7 +103,7 @@ class Bench:
 
         process: subprocess.Popen[str] = subprocess.Popen(
             command,
-            env=os.environ | (environment or {}),
+            env=self._environment | (environment or {}),
             user=user,
             extra_groups=[] if user else None,
             cwd=self.directory,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -84,7 +85,7 @@ class Wheel:
             }
 
     def compiled(self) -> list[str]:
-        return [name for name in self.names if name.startswith("lonc/_fastpath.")]
+        return [name for name in self.names if name.endswith(".so")]
 
 
 @pytest.fixture
@@ -116,16 +117,19 @@ def tree(source, tmp_path) -> Tree:
     return copy
 
 
-@pytest.fixture
-def compiler() -> None:
+@pytest.fixture(scope="session")
+def compiler(tmp_path_factory) -> None:
     """Skips where an extension cannot be built at all."""
     if find_spec("Cython") is None:
         pytest.skip("Cython is not installed")
-    command = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
-    if shutil.which(command.split()[0]) is None:
+    command = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+    if shutil.which(command[0]) is None:
         pytest.skip("there is no C compiler")
-    if not Path(sysconfig.get_path("include"), "Python.h").exists():
-        pytest.skip("the headers of this Python are not installed")
+    trial = tmp_path_factory.mktemp("compiler") / "trial.c"
+    trial.write_text("#include <Python.h>\n")
+    headers = f"-I{sysconfig.get_path('include')}"
+    if subprocess.run([*command, headers, "-c", trial, "-o", trial.with_suffix(".o")]).returncode:
+        pytest.skip("the C compiler cannot build for this Python")
 
 
 @pytest.fixture
