@@ -16,7 +16,8 @@ The picture::
 Invariants, true whenever control is outside this module:
 
 * a transaction that is not done is queued, or held by exactly one busy link, or in policy's hands;
-* an idle link and a queued request never exist side by side;
+* an idle link and a queued request exist side by side only until the next client phase, after a
+  link failed and its request came back;
 * `held` is the sum of all bytes kept for clients, links and transactions;
 * `unread` and `unfinished` are in the order of their times, so that the oldest is always first.
 

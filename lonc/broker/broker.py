@@ -88,6 +88,9 @@ class Broker:
         self.janitor = Janitor(self)
         self._retry = reactor.timer(self._retry_due, after=0, start=False, desc="retry")
         self._reopen = reactor.timer(self._accept_again, after=0, start=False, desc="accept again")
+        self._last_reading = reactor.timer(
+            lambda event: self.exchange.drain(), after=0, start=False, desc="last reading"
+        )
         self._end = reactor.timer(self._drain_ends, after=0, start=False, desc="drain")
         self._configure()
         if not self.settings.allow_insecure:
@@ -187,13 +190,18 @@ class Broker:
     def drain(self, done: Callable[[], object], timeout: float | None = None) -> None:
         """Take nothing new, finish what is in flight, then call `done()` once, from the loop.
 
-        What is not finished after `timeout` seconds (`drain_timeout` by default) gets `con_lost`,
-        and the log says how many that were.  Afterwards everything is closed.
+        Requests that have reached this machine's kernel are in flight.  What is not finished after
+        `timeout` seconds (`drain_timeout` by default) gets `con_lost`, and the log says how many
+        that were.  Afterwards everything is closed.
         """
         self._drained = done
         timeout = self.settings.drain_timeout if timeout is None else timeout
         self._end_at(self.reactor.poller.update() + timeout)
-        self.exchange.drain()
+        for listener in self.exchange.listeners:
+            listener.close()
+        # A pass later: until then what clients have sent is read.
+        self._last_reading.at = self.reactor.poller.now
+        self._last_reading.start()
 
     def stop(self) -> None:
         """Close everything now; clients that wait get `con_lost`."""
@@ -216,7 +224,7 @@ class Broker:
         self.sessions.clear()
         self.connector.close()
         self.janitor.close()
-        for timer in (self._retry, self._reopen, self._end):
+        for timer in (self._retry, self._reopen, self._last_reading, self._end):
             timer.cancel()
 
     def close(self) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 from lonc.cli.options import add_configuration, configuration_of
-from lonc.daemon.background import detach
 from lonc.daemon.daemon import serve
 
 TYPE_CHECKING = False
@@ -39,5 +38,7 @@ def run(args: argparse.Namespace) -> int:
         return configuration_of(args)
 
     if args.background:
+        from lonc.daemon.background import detach
+
         return detach(lambda ready: serve(load, ready))
     return serve(load)

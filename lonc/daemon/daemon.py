@@ -69,6 +69,10 @@ def serve(load: Callable[[], Configuration], ready: Callable[[], object] = lambd
             daemon.open()
             ready()
             daemon.run()
+        except Exception as error:
+            if not isinstance(error, LoncError):
+                log.trace("the daemon fails", error)
+            raise
         finally:
             daemon.close()
     finally:
@@ -93,8 +97,8 @@ class Daemon:
         self._pid_file = pid_file
         self._notifier = Notifier()
         self._passed = passed_sockets()
-        # By host, then by path.
-        self._listeners: dict[str, dict[str, socket.socket]] = {}
+        # By path: at a reload, one host's name may become another's.
+        self._listeners: dict[str, socket.socket] = {}
         self._ending = False
         self._ended = False
         self._reactor = reactor = Reactor()
@@ -124,23 +128,21 @@ class Daemon:
 
     def open(self) -> None:
         """Open all sockets, then begin to serve.  Raises ListenError."""
-        for host in self._configuration.hosts:
-            self._listeners[host.id] = {}
-            self._listen(self._configuration, host, self._listeners[host.id])
+        self._listen(self._configuration, self._listeners)
         for host in self._sharing(self._configuration.hosts):
-            self._hosts.add(host, list(self._listeners[host.id].values()))
+            self._serve(host)
         self._scan_delayed()
         load_titles()
         set_title(PARENT_STATUS)
         # What is there now is there for good: children share it as long as nobody writes to it.
         gc.collect()
-        names = ", ".join(self._listeners) or "no hosts"
+        names = ", ".join(host.id for host in self._configuration.hosts) or "no hosts"
         self._log.log("INFO", f"ready in {self._configuration.settings.socket_dir}: {names}")
         if is_root():
             self._log.log(
                 "WARNING", "running as root: give the setting user, and lonc becomes that user"
             )
-        self._notifier.ready(f"serving {len(self._listeners)} hosts")
+        self._notifier.ready(f"serving {len(self._configuration.hosts)} hosts")
 
     def run(self) -> None:
         """Serve until a signal ends it."""
@@ -155,8 +157,7 @@ class Daemon:
         The signals stay blocked: one more must not keep the process from ending in good order.
         """
         signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
-        for host_id in list(self._listeners):
-            self._unlisten(host_id)
+        self._close_listeners(self._listeners)
         self._reactor.close()
 
     # -- signals ---------------------------------------------------------------------------------
@@ -176,8 +177,7 @@ class Daemon:
     def _end(self, how: Callable[[Callable[[], object]], None]) -> None:
         self._notifier.stopping()
         how(self._has_ended)
-        for host_id in list(self._listeners):
-            self._unlisten(host_id)
+        self._close_listeners(self._listeners)
 
     def _report(self, event: Event) -> None:
         self._hosts.revive()
@@ -201,88 +201,92 @@ class Daemon:
         except UsageError as error:
             for line in str(error).splitlines():
                 self._log.log("WARNING", f"the configuration stays as it was: {line}")
-        self._notifier.ready(f"serving {len(self._listeners)} hosts")
+        self._notifier.ready(f"serving {len(self._configuration.hosts)} hosts")
 
     # -- reload ----------------------------------------------------------------------------------
 
     def _follow(self, new: Configuration) -> None:
         """Make the daemon what a new configuration says, and touch nothing else.
 
-        Raises ListenError for a new host's socket, with nothing changed.
+        Raises ListenError for a new socket, with nothing changed.
         """
         old = self._configuration
-        opened: dict[str, dict[str, socket.socket]] = {}
+        late = needs_restart(old, new)
+        new = new._replace(settings=new.settings.restored(at_restart(old)))
+        opened: dict[str, socket.socket] = {}
         try:
-            for host in new.hosts:
-                if host.id not in self._listeners:
-                    opened[host.id] = {}
-                    self._listen(old, host, opened[host.id])
+            self._listen(new, opened)
         except LoncError:
-            for listeners in opened.values():
-                self._close_listeners(listeners)
+            self._close_listeners(opened)
             raise
-        for line in needs_restart(old, new):
+        for line in late:
             self._log.log("WARNING", line)
-        settings = new.settings.restored(at_restart(old))
-        new = new._replace(settings=settings)
         self._configuration = new
-        self._log.reconfigure(settings)
-        self._scan.interval = settings.delayed_scan
+        self._log.reconfigure(new.settings)
+        self._scan.interval = new.settings.delayed_scan
         before = {host.id: host for host in self._sharing(old.hosts)}
         after = {host.id: host for host in self._sharing(new.hosts)}
-        for host_id in before.keys() - after.keys():
-            self._hosts.remove(host_id)
-            self._unlisten(host_id)
+        gone = before.keys() - after.keys()
+        appeared = after.keys() - before.keys()
         kept = [host for host_id, host in after.items() if host_id in before]
         replaced = {
             host.id
             for host in kept
             if old.own_id != new.own_id or needs_successor(before[host.id], host)
         }
+        # All that go leave their sockets before any that come take them.
+        for host_id in gone | replaced:
+            self._hosts.remove(host_id)
         self._hosts.reconfigure(new, [host for host in kept if host.id not in replaced])
         self._listeners |= opened
         for host in after.values():
-            if host.id in replaced:
-                self._hosts.replace(host)
-            elif host.id in opened:
-                self._hosts.add(host, list(opened[host.id].values()))
+            if host.id in appeared | replaced:
+                self._serve(host)
+        wanted = {path for host in new.hosts for path in new.socket_paths(host)}
+        unwanted = self._listeners.keys() - wanted
+        self._close_listeners({path: self._listeners.pop(path) for path in unwanted})
         self._log.log(
             "INFO",
-            f"configuration read again: {len(opened)} hosts new,"
-            f" {len(before.keys() - after.keys())} gone, {len(replaced)} replaced,"
-            f" {len(kept) - len(replaced)} kept",
+            f"configuration read again: {len(appeared)} hosts new, {len(gone)} gone,"
+            f" {len(replaced)} replaced, {len(kept) - len(replaced)} kept",
         )
 
     # -- sockets ---------------------------------------------------------------------------------
 
-    def _listen(
-        self, configuration: Configuration, host: HostConfig, opened: dict[str, socket.socket]
-    ) -> None:
-        """Add to `opened` a host's sockets by path: systemd's, where it has passed one, or ours."""
-        settings = configuration.settings
-        for path in configuration.socket_paths(host):
-            if path in self._passed:
-                opened[path] = self._passed.pop(path)
-                continue
-            opened[path] = open_unix_listener(
-                path,
-                mode=settings.socket_mode,
-                owner=settings.socket_owner,
-                group=settings.socket_group,
-                backlog=host.settings.backlog,
-            )
+    def _listen(self, configuration: Configuration, opened: dict[str, socket.socket]) -> None:
+        """Add to `opened`, by path, the sockets that are wanted and not there: systemd's, or ours.
 
-    def _unlisten(self, host_id: str) -> None:
-        self._close_listeners(self._listeners.pop(host_id))
+        Raises ListenError.
+        """
+        settings = configuration.settings
+        for host in configuration.hosts:
+            for path in configuration.socket_paths(host):
+                if path in self._listeners:
+                    continue
+                if path in self._passed:
+                    opened[path] = self._passed.pop(path)
+                    continue
+                opened[path] = open_unix_listener(
+                    path,
+                    mode=settings.socket_mode,
+                    owner=settings.socket_owner,
+                    group=settings.socket_group,
+                    backlog=host.settings.backlog,
+                )
 
     def _close_listeners(self, listeners: dict[str, socket.socket]) -> None:
-        """Close sockets; their files go too, where they are ours and not systemd's."""
-        for path, sock in listeners.items():
+        """Take sockets out and close them; their files go too, if they are ours, not systemd's."""
+        while listeners:
+            path, sock = listeners.popitem()
             try:
                 remove_unix_listener(path, sock)
             except LoncError as error:
                 self._log.log("WARNING", str(error))
             sock.close()
+
+    def _serve(self, host: HostConfig) -> None:
+        paths = self._configuration.socket_paths(host)
+        self._hosts.add(host, [self._listeners[path] for path in paths])
 
     def _sharing(self, hosts: Sequence[HostConfig]) -> list[HostConfig]:
         """Return the hosts with the clients set that each may have in its process."""
@@ -321,7 +325,8 @@ class Daemon:
 
 def needs_successor(old: HostConfig, new: HostConfig) -> bool:
     """Whether a change of a host cannot reach its broker while that runs."""
-    if (old.address, old.port) != (new.address, new.port):
+    # All that is the host's own, and not a setting of its broker.
+    if old._replace(settings=new.settings) != new:
         return True
     rows = type(new.settings).rows()
     return any(
@@ -339,11 +344,18 @@ def at_restart(old: Configuration) -> dict[str, Any]:
 
 def needs_restart(old: Configuration, new: Configuration) -> list[str]:
     """Return a line for each setting that was changed and stays as it is until a restart."""
-    return [
-        f"{name} was changed: that takes effect when lonc is restarted"
-        for name, value in at_restart(old).items()
-        if getattr(new.settings, name) != value
+    names = [
+        name for name, value in at_restart(old).items() if getattr(new.settings, name) != value
     ]
+    before = {host.id: host.settings for host in old.hosts}
+    for host in new.hosts:
+        settings = before.get(host.id, host.settings)
+        names += [
+            f"hosts.{host.id}.{name}"
+            for name, row in type(settings).rows().items()
+            if row.effect == RESTART and getattr(settings, name) != getattr(host.settings, name)
+        ]
+    return [f"{name} was changed: that takes effect when lonc is restarted" for name in names]
 
 
 def raise_descriptor_limit() -> int:

@@ -46,14 +46,13 @@ NEEDED = "is needed"
 STARTED = "has started"
 ENDED = "has ended in good order"
 FAILED = "has died, or could not be started"
-REPLACED = "is to be replaced"
 DISMISSED = "is dismissed"
 
 STATES = {
-    LISTENING: {NEEDED: WANTED, REPLACED: LISTENING, DISMISSED: GONE},
-    WANTED: {STARTED: RUNNING, FAILED: WAITING, REPLACED: WANTED, DISMISSED: GONE, NEEDED: WANTED},
-    RUNNING: {ENDED: LISTENING, FAILED: WAITING, REPLACED: WANTED, DISMISSED: GONE},
-    WAITING: {NEEDED: WANTED, REPLACED: WANTED, DISMISSED: GONE},
+    LISTENING: {NEEDED: WANTED, DISMISSED: GONE},
+    WANTED: {STARTED: RUNNING, FAILED: WAITING, DISMISSED: GONE},
+    RUNNING: {ENDED: LISTENING, FAILED: WAITING, DISMISSED: GONE},
+    WAITING: {NEEDED: WANTED, DISMISSED: GONE},
     GONE: {DISMISSED: GONE},
 }
 
@@ -180,18 +179,6 @@ class Processes:
         if interval != self._watchdog.interval:
             self._watchdog.interval = interval
             self._watchdog.again()
-
-    def replace(self, host: HostConfig) -> None:
-        """Start a successor on the same listener, while the present process drains."""
-        process = self._hosts[host.id]
-        if process.state == RUNNING:
-            self._let_drain(process)
-        process.host = host
-        process.health = None
-        process.enter(REPLACED)
-        if process.state == WANTED:
-            self._stop_waiting(process)
-            self._fork_soon()
 
     def need(self, host_id: str) -> None:
         """Start the host's process if there is none: something waits for it."""

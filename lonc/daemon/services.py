@@ -26,7 +26,7 @@ class Services:
         self._reactor = reactor
         self._configuration = configuration
         self._log = log
-        self._hosts: dict[str, tuple[HostService, list[socket.socket]]] = {}
+        self._hosts: dict[str, HostService] = {}
         # Those that drain because another has taken their place, or their host is to go.
         self._leaving: list[HostService] = []
         self._ended: Callable[[], object] | None = None
@@ -38,35 +38,27 @@ class Services:
         )
         for listener in listeners:
             service.listen(listener)
-        self._hosts[host.id] = service, listeners
+        self._hosts[host.id] = service
 
     def remove(self, host_id: str) -> None:
         """Let the host's service drain, and forget the host."""
-        service, _ = self._hosts.pop(host_id)
-        self._leave(service)
+        self._leave(self._hosts.pop(host_id))
 
     def reconfigure(self, configuration: Configuration, hosts: list[HostConfig]) -> None:
         """Give the hosts their new limits, timeouts and log settings."""
         self._configuration = configuration
         self._log.reconfigure(configuration.settings)
         for host in hosts:
-            service, _ = self._hosts[host.id]
-            service.reconfigure(configuration, host)
-
-    def replace(self, host: HostConfig) -> None:
-        """Start a successor on the same sockets, while the present service drains."""
-        service, listeners = self._hosts.pop(host.id)
-        self._leave(service)
-        self.add(host, listeners)
+            self._hosts[host.id].reconfigure(configuration, host)
 
     def need(self, host_id: str) -> None:
         """Something waits for the host, which is served already: look at its messages."""
         if host_id in self._hosts:
-            self._hosts[host_id][0].look_at_delayed()
+            self._hosts[host_id].look_at_delayed()
 
     def revive(self) -> None:
         """A fresh budget for all hosts, and a look at their delayed messages."""
-        for service, _ in self._hosts.values():
+        for service in self._hosts.values():
             service.revive()
 
     def report(self, done: Callable[[], object]) -> None:
@@ -77,7 +69,7 @@ class Services:
         """Return pid, host id, status and last log line of each host."""
         return [
             (os.getpid(), host_id, service.status, service.log.last)
-            for host_id, (service, _) in self._hosts.items()
+            for host_id, service in self._hosts.items()
         ]
 
     def drain(self, done: Callable[[], object]) -> None:
@@ -89,7 +81,7 @@ class Services:
 
     def stop(self, done: Callable[[], object]) -> None:
         """End everything at once, and call `done()`."""
-        for service, _ in self._hosts.values():
+        for service in self._hosts.values():
             service.stop()
         for service in self._leaving:
             service.stop()

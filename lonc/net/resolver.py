@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import threading
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -89,6 +88,8 @@ class _Asked(Lookup):
         self._bell, thread_end = socket.socketpair()
         what = f"resolve {name}"
         self._watcher = reactor.io(self._bell, "r", self._answered, desc=what, start=False)
+        import threading  # most processes never need it, and each would carry it
+
         thread = threading.Thread(
             target=_ask,
             args=(getaddrinfo, name, port, self._answer, thread_end),

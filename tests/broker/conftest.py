@@ -20,25 +20,30 @@ def open_descriptors():
 
 
 @pytest.fixture
-def world(parts, open_descriptors):
-    """On the system's clock."""
-    yield from make(parts, simulated=False)
+def directory():
+    """Not pytest's own: a socket's path has 107 bytes only."""
+    with tempfile.TemporaryDirectory(prefix="lonc-") as directory:
+        yield directory
 
 
 @pytest.fixture
-def timed(parts, open_descriptors):
+def world(parts, directory, open_descriptors):
+    """On the system's clock."""
+    yield from make(parts, directory, simulated=False)
+
+
+@pytest.fixture
+def timed(parts, directory, open_descriptors):
     """On a clock that only the test moves."""
-    yield from make(parts, simulated=True)
+    yield from make(parts, directory, simulated=True)
 
 
-def make(parts, simulated):
-    # Not pytest's own directory: a socket's path has 107 bytes only.
-    with tempfile.TemporaryDirectory(prefix="lonc-") as directory:
-        world = World(parts, directory, simulated)
-        try:
-            yield world
-        finally:
-            world.close()
+def make(parts, directory, simulated):
+    world = World(parts, directory, simulated)
+    try:
+        yield world
+    finally:
+        world.close()
 
 
 def descriptors():

@@ -339,7 +339,11 @@ def test_a_name_that_does_not_resolve_then_does(timed):
     broker = world.start(peer, address="no.such.host")
     broker.connector.close()
     broker.connector = Connector(
-        world.reactor, "no.such.host", peer.port, broker.settings, Resolver(world.reactor, getaddrinfo)
+        world.reactor,
+        "no.such.host",
+        peer.port,
+        broker.settings,
+        Resolver(world.reactor, getaddrinfo),
     )
     client = world.client(b"ping\n")
     assert client.line() == b"con_lost\n"

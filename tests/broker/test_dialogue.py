@@ -76,9 +76,7 @@ def test_a_peer_that_refuses_counts_as_that_address_failing(world):
     """The name has two addresses; behind the first sits a lond that does not know this machine."""
     port = world.free_port()
     world.wires.pop().close()
-    wrong, right = (
-        world.peer(address=f"127.0.0.{i}", port=port) for i in (2, 3)
-    )
+    wrong, right = (world.peer(address=f"127.0.0.{i}", port=port) for i in (2, 3))
 
     def getaddrinfo(name, port, **options):
         return [(2, 1, 6, "", (f"127.0.0.{i}", port)) for i in (2, 3)]
@@ -86,9 +84,7 @@ def test_a_peer_that_refuses_counts_as_that_address_failing(world):
     resolver = Resolver(world.reactor, getaddrinfo)
     broker = world.start(right, "classic", address="msul1.test", port=port)
     broker.connector.close()
-    broker.connector = Connector(
-        world.reactor, "msul1.test", port, broker.settings, resolver
-    )
+    broker.connector = Connector(world.reactor, "msul1.test", port, broker.settings, resolver)
     client = world.client(b"ping\n")
     link = wrong.accept()
     assert link.line() == b"init\n"

@@ -12,8 +12,7 @@ def make(random=0.5, **settings):
     return Health(Settings(**settings), lambda: random)
 
 
-def test_at_first(
-):
+def test_at_first():
     health = make()
     assert (health.state, health.retries, health.due, health.sound) == (UP, 5, 0.0, True)
 

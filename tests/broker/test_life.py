@@ -428,3 +428,16 @@ def test_several_brokers_on_one_reactor(world):
         link.send(text)
     world.until(lambda: all(ended))
     assert [each[0].reply for each in ended] == [b"to the first", b"to the second"]
+
+
+def test_a_drain_serves_what_has_reached_the_kernel(world):
+    peer = world.peer()
+    world.start(peer)
+    client, link = world.acquainted(peer)
+    client.send(b"ping\n")
+    ended = []
+    world.broker.drain(lambda: ended.append(True))
+    assert link.line() == b"ping\n"
+    link.send(b"pong\n")
+    assert client.rest() == b"pong\n"
+    world.until(lambda: ended)

@@ -74,11 +74,11 @@ def test_max_clients_0_is_the_limit_of_descriptors(world):
     assert world.exchange.max_clients == soft - 9 - 32
 
 
-def test_under_a_limit_of_descriptors_a_peer_always_finds_one(parts, tmp_path):
+def test_under_a_limit_of_descriptors_a_peer_always_finds_one(parts, directory):
     """More clients than descriptors, each with a request, and every one is served."""
 
     def scenario():
-        world = World(parts, str(tmp_path))
+        world = World(parts, directory)
         # The test's own ends are in another process, which has its own limit.
         port, answering = echo_in_child()
         count = 60
@@ -97,11 +97,11 @@ def test_under_a_limit_of_descriptors_a_peer_always_finds_one(parts, tmp_path):
     in_child(scenario)
 
 
-def test_no_descriptor_for_an_accept(parts, tmp_path):
+def test_no_descriptor_for_an_accept(parts, directory):
     """Accepting pauses, is tried again after a second, and who is in is served meanwhile."""
 
     def scenario():
-        world = World(parts, str(tmp_path), simulated=True)
+        world = World(parts, directory, simulated=True)
         peer = world.peer()
         broker = world.start(peer, max_clients=1000)
         client, link = world.acquainted(peer)
@@ -135,11 +135,11 @@ def test_no_descriptor_for_an_accept(parts, tmp_path):
     in_child(scenario)
 
 
-def test_no_descriptor_for_a_connection(parts, tmp_path):
+def test_no_descriptor_for_a_connection(parts, directory):
     """Then its requests get con_lost, as for any attempt that fails."""
 
     def scenario():
-        world = World(parts, str(tmp_path))
+        world = World(parts, directory)
         world.start(world.peer())
         client = world.client()
         world.settle()

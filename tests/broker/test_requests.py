@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lonc._purepath import RECEIVE
+from tests.broker.ports import Connector
 
 
 def test_one_request(world):
@@ -196,7 +197,11 @@ def test_no_more_are_dialled_at_once_than_allowed(world):
     assert peer.take() is None
     assert world.exchange.attempts == 2
     # One that is through its dialogue makes room for the next.
-    for expected, answer in ((b"init\n", b"1\n"), (b"1\n", b"ok\n"), (b"version\n", b"version:1\n")):
+    for expected, answer in (
+        (b"init\n", b"1\n"),
+        (b"1\n", b"ok\n"),
+        (b"version\n", b"version:1\n"),
+    ):
         assert links[0].line() == expected
         links[0].send(answer)
     assert links[0].line() == b"sethost:msul1\n"
@@ -301,26 +306,30 @@ def test_two_reply_lines_in_one_segment_finish_the_connection(world):
     assert next_client.line() == b"2\n"
 
 
-@pytest.mark.parametrize(
-    "size", [RECEIVE - 1, RECEIVE, RECEIVE + 1, 2 * RECEIVE, 16 * RECEIVE, 17 * RECEIVE]
-)
-def test_a_surplus_is_seen_behind_a_reply_of_any_size(world, size):
-    """The surplus is there when the reply's last byte is read, also at the edge of a read."""
-    peer = world.peer()
-    world.start(peer, max_connections=1)
-    client, link = world.acquainted(peer)
-    client.send(b"ping\n")
-    assert link.line() == b"ping\n"
-    reply = b"x" * (size - 1) + b"\n"
-    # All of it waits in the kernel before the broker looks.
-    link.fill(reply + b"y")
-    assert client.line() == b"con_lost\n"
-    # And the same reply alone is one.
+@pytest.mark.parametrize("surplus", [b"", b"y", b"\n", b"another\n"])
+@pytest.mark.parametrize("reads", [1, 2, 15, 16, 17, 32])
+@pytest.mark.parametrize("more", [-1, 0, 1])
+def test_a_surplus_is_seen_behind_a_reply_of_any_size(world, reads, more, surplus):
+    """What waits in the kernel behind the reply's last byte, at the edge of a read or of a turn."""
+    connector = Connector(world)
+    world.start(connector=connector, max_connections=1)
     client = world.client(b"ping\n")
-    link = peer.accept()
-    assert link.line() == b"ping\n"
-    link.fill(reply)
-    assert client.line() == reply
+    world.until(lambda: connector.far)
+    connector.far[0].send(b"pong\n")
+    assert client.line() == b"pong\n"
+    client.send(b"ping\n")
+    world.settle()
+    reply = b"x" * (reads * RECEIVE + more - 1) + b"\n"
+    text = reply + surplus
+    receives = [text[start : start + RECEIVE] for start in range(0, len(text), RECEIVE)]
+    connector.ports[0].receives = [*receives, None]
+    connector.far[0].send(b"!")  # only to make it readable
+    world.until(lambda: len(connector.ports[0].receives) < 2)
+    if surplus:
+        assert client.line() == b"con_lost\n"
+        assert connector.ports[0].how == "closed"
+    else:
+        assert client.line() == reply
 
 
 @pytest.mark.parametrize("stray", [b"x", b"\n", b"stray\n", b"a\nb\n"])

@@ -3,75 +3,12 @@
 from __future__ import annotations
 
 import errno
-import socket
 
 import pytest
 
+from tests.broker.ports import Connector
+
 BIG = b"x" * (4 << 20) + b"\n"
-
-
-class FailingPort:
-    """A port of Python whose `send` does what the test says, once for each item of `sends`.
-
-    A number is how many bytes it takes; an exception is raised. Afterwards it is an ordinary port.
-    """
-
-    def __init__(self, parts, sock, sends):
-        self.port = parts.Port(sock.detach())
-        self.sends = sends
-        self.how = None
-
-    def send(self, data):
-        if self.sends:
-            step = self.sends.pop(0)
-            if isinstance(step, Exception):
-                raise step
-            data = bytes(data[:step])
-        return self.port.send(data) if len(data) else 0
-
-    def close(self):
-        self.how = self.how or "closed"
-        self.port.close()
-
-    def reset(self):
-        self.how = "reset"
-        self.port.reset()
-
-    def __getattr__(self, name):
-        return getattr(self.port, name)
-
-
-class Attempt:
-    def __init__(self, world, port, connected):
-        self.timer = world.reactor.timer(lambda event: connected(port), after=0)
-
-    def accepted(self):
-        pass
-
-    def cancel(self):
-        self.timer.cancel()
-
-
-class Connector:
-    """Hands out ports made of socket pairs, whose other ends the test gets."""
-
-    def __init__(self, world):
-        self.world = world
-        self.scripts = []
-        self.ports = []
-        self.far = []
-
-    def attempt(self, connected, failed):
-        near, far = socket.socketpair()
-        near.setblocking(False)
-        self.far.append(far)
-        port = FailingPort(self.world.parts, near, self.scripts.pop(0) if self.scripts else [])
-        self.ports.append(port)
-        return Attempt(self.world, port, connected)
-
-    def close(self):
-        for sock in self.far:
-            sock.close()
 
 
 @pytest.fixture
@@ -107,20 +44,22 @@ def test_a_request_of_which_nothing_was_sent_is_sent_again(world, connector):
 
 
 def test_it_goes_to_the_head_of_the_queue(world, connector):
-    connector.scripts = [[100, 0, broken()]]
     world.start(connector=connector, max_connections=1)
     client = world.client(b"ping\n")
     world.settle()
     say(connector, 0, b"pong\n")
     assert client.line() == b"pong\n"
     # The connection takes no byte of the next one, and two more wait behind it.
+    while connector.ports[0].port.send(b"#" * 1000):
+        pass
     client.send(b"first\n")
     world.settle()
     others = []
     for text in (b"second\n", b"third\n"):
         others.append(world.client(text))
         world.settle()
-    connector.far[0].recv(100)
+    assert world.broker.stats()["queued"] == 2
+    connector.far[0].close()
     world.until(lambda: len(connector.far) == 2)
     for text in (b"first\n", b"second\n", b"third\n"):
         world.settle()
@@ -152,10 +91,11 @@ def test_a_connection_that_has_taken_nothing_yet(world, connector, how):
     assert connector.ports[0].how == "closed"
 
 
-@pytest.mark.parametrize("sent", range(1, 6))
-def test_a_request_of_which_a_part_was_sent_is_not_sent_again(world, connector, sent):
+@pytest.mark.parametrize("before", [[], [0], [1], [0, 1, 0]])
+@pytest.mark.parametrize("sent", range(1, 5))
+def test_a_request_of_which_a_part_was_sent_is_not_sent_again(world, connector, before, sent):
     """Cut at every byte: it is not sent again, and the connection is reset, not closed."""
-    connector.scripts = [[100, sent, broken()]]
+    connector.scripts = [[100, *before, sent, broken()]]
     world.start(connector=connector)
     client = world.client(b"ping\n")
     world.settle()
@@ -167,7 +107,7 @@ def test_a_request_of_which_a_part_was_sent_is_not_sent_again(world, connector, 
     assert len(connector.far) == 1
     assert connector.ports[0].how == "reset"
     world.settle()
-    assert connector.far[0].recv(100) == b"ping\n" + b"again\n"[:sent]
+    assert connector.far[0].recv(100) == b"ping\n" + b"again\n"[: sum(before) + sent]
 
 
 def test_a_request_that_was_sent_whole_is_not_sent_again(world):
@@ -260,7 +200,7 @@ def test_the_others_go_on_when_one_connection_fails(world):
     world.settle()
     second.reset()
     assert two.line() == b"con_lost\n"
-    # The one that waits is not failed by that; a connection is opened for it, or the first takes it.
+    # The one that waits is not failed by that: the connection that is left takes it.
     assert waiting.silent()
     first.send(b"1\n")
     assert one.line() == b"1\n"

@@ -17,8 +17,6 @@ COMMANDS = [
 ]
 
 
-
-
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("end", ["close", "reset", "two lines", "bad envelope", "time"])
 def test_requests_that_fail(timed, command, end):

@@ -64,7 +64,7 @@ def test_a_sealed_reply_to_a_clear_request(world, cipher):
     client, link, _ = start(world)
     client.send(b"eget:x\n")
     assert link.line() == b"eget:x\n"
-    link.send(seal(cipher, b"v\0\r\xff") .replace(b"a", b"A") + b"\n")
+    link.send(seal(cipher, b"v\0\r\xff").replace(b"a", b"A") + b"\n")
     assert client.line() == b"v\0\r\xff\n"
 
 
@@ -269,7 +269,9 @@ def test_a_peer_that_takes_too_long_to_go_back(timed):
     assert world.exchange.attempts == 0
 
 
-@pytest.mark.parametrize("line", [b"sethost:other\n", b"sethost:\n", b"sethost:other:\n", b"sethost::\n"])
+@pytest.mark.parametrize(
+    "line", [b"sethost:other\n", b"sethost:\n", b"sethost:other:\n", b"sethost::\n"]
+)
 def test_a_host_and_no_command(world, line):
     """It would change the host for those who come after."""
     client, link, _ = start(world, version=TWO_STEPS)

@@ -250,9 +250,7 @@ def test_a_client_that_takes_nothing_of_its_reply(timed):
 def test_surplus_connections_are_closed_one_by_one_the_one_idle_longest_first(timed):
     world = timed
     peer = world.peer()
-    broker = world.start(
-        peer, "line", max_dialling=4, idle_timeout=300, idle_close_interval=30
-    )
+    broker = world.start(peer, "line", max_dialling=4, idle_timeout=300, idle_close_interval=30)
     links = acquainted_links(world, peer, 4)
     # One of them is in use, again and again: the others age.
     world.pass_time(290)

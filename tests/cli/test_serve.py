@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
-import signal
 import shutil
+import signal
 import socket
 import subprocess
 import threading

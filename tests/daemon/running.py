@@ -110,7 +110,7 @@ class Running:
     def serving(self, host_id: str) -> list[int]:
         """The processes of a host: those that have its listening socket, and no other one."""
         sockets = self.listeners()
-        own = f"socket:[{sockets[host_id]}]"
+        own = f"socket:[{sockets.get(host_id)}]"
         all_of_them = {f"socket:[{inode}]" for inode in sockets.values()}
         return [pid for pid in self.children() if all_of_them & set(descriptors(pid)) == {own}]
 

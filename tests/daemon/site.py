@@ -66,7 +66,7 @@ class Site:
     def start(self, *arguments: str, ready: bool = True, **options: object) -> subprocess.Popen:
         """Start a daemon, in a process group of its own, and wait until it is ready."""
         options.setdefault("args", self.command("serve", "--config", str(self.config), *arguments))
-        seen = self.log().count("INFO: ready in")
+        seen = self.log().count("ready in ")
         with open(self.stderr, "ab") as stderr:
             process = subprocess.Popen(
                 env=self.environment | options.pop("env", {}),
@@ -80,7 +80,7 @@ class Site:
         self.started.append(process)
         if ready:
             wait_until(
-                lambda: self.log().count("INFO: ready in") > seen or process.poll() is not None,
+                lambda: self.log().count("ready in ") > seen or process.poll() is not None,
                 DEADLINE,
             )
             assert process.poll() is None, self.log()

@@ -6,8 +6,8 @@ import pytest
 
 from lonc.broker.broker import SPARE_DESCRIPTORS
 from lonc.broker.settings import Settings
-from lonc.daemon.settings import HostConfig
 from lonc.daemon.daemon import HOST_DESCRIPTORS, shared_descriptors
+from lonc.daemon.settings import HostConfig
 
 
 def hosts(*limits: tuple[int, int]) -> list[HostConfig]:

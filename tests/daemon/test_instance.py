@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -89,6 +90,7 @@ def test_a_new_parent_waits_for_the_children_of_a_killed_one(site_of_part):
         second = site.start(ready=False)
         # While the child finishes what is in flight, nobody else opens sockets.
         site.logged("the parent is gone")
+        wait_until(lambda: str(site.pid_file) in open_files(second), DEADLINE)
         assert second.poll() is None
         assert site.log().count("INFO: ready in") == 1
         answer.set()
@@ -98,6 +100,16 @@ def test_a_new_parent_waits_for_the_children_of_a_killed_one(site_of_part):
         assert site.pid_file.read_bytes() == b"%d\n" % second.pid
         with Client(site.home / "msul1", DEADLINE) as client:
             assert client.request(b"echo:again") == b"echo:again"
+
+
+def open_files(process):
+    """The files that a process has open; fails if it has ended."""
+    assert process.poll() is None
+    files = []
+    for fd in os.listdir(f"/proc/{process.pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            files.append(os.readlink(f"/proc/{process.pid}/fd/{fd}"))
+    return files
 
 
 def hold(path):

@@ -126,3 +126,16 @@ def test_a_process_that_was_told_to_end_leaves_the_budget_to_the_next(serve):
         peer.faults.clear()
         running.send(signal.SIGUSR1)
         wait_until(lambda: not lost(running))
+
+
+def test_what_was_taken_from_the_budget_stays_taken(serve):
+    with Peer(id="one") as peer:
+        peer.faults.add(Fault("close", step="init"))
+        settings = {"connection_retries": 4, "retry_first": 0.01, "retry_longest": 0.01}
+        running = serve({"one": peer}, probe_while_asked=0, **settings)
+        wait_until(lambda: lost(running) and peer.accepted == 2)
+        pid = running.process_of("one")
+        os.kill(pid, signal.SIGTERM)
+        wait_gone(pid)
+        wait_until(lambda: lost(running) and any("is DEAD" in line for line in running.log))
+        assert peer.accepted == 4

@@ -43,7 +43,9 @@ class Model:
 
 def operation(chance, size):
     """A random operation on a buffer of `size` bytes: (method, arguments)."""
-    kind = chance.choice(["append"] * 4 + ["line_end"] * 3 + ["take"] * 3 + ["advance", "peek", "clear"])
+    kind = chance.choice(
+        ["append"] * 4 + ["line_end"] * 3 + ["take"] * 3 + ["advance", "peek", "clear"]
+    )
     if kind == "append":
         length = chance.choice([0, 1, 2, 10, 100, 5000])
         text = bytes(chance.choices(b"ab\0\xff\r\n" if length < 50 else b"ab", k=length))
@@ -97,7 +99,7 @@ def test_what_is_taken_is_bytes_and_stays(parts):
 
 
 def test_a_search_begins_where_the_last_one_ended(parts):
-    """Time in proportion to the bytes: a long line that comes in small pieces is not searched anew."""
+    """Time in proportion to the bytes: a line in small pieces is not searched anew each time."""
     buffer = parts.Buffer()
     for _ in range(300_000):
         buffer.append(b"x" * 100)

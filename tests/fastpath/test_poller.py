@@ -1,4 +1,4 @@
-"""`Poller` of both parts: what it waits for, in what order it serves, and what it must not mix up."""
+"""`Poller` of both parts: what it waits for, in what order it serves, what it must not mix up."""
 
 from __future__ import annotations
 
@@ -301,6 +301,7 @@ def passive(parts, poller):
 
 def test_peers_then_clients_then_what_was_put_off_then_listeners(passive, poller, tmp_path):
     """In whatever order they were registered, and became ready."""
+
     class Resumed:
         def resume(self):
             passive.log.append(("resumed", None))

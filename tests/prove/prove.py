@@ -57,7 +57,7 @@ RUNS = {"both": ("compiled", "pure"), "compiled": ("compiled",), "pure": ("pure"
 TIME_LIMIT = 300
 
 #: Seconds that a test of those waits for what a planted bug may have made impossible.
-DEADLINE = 5
+DEADLINE = 3
 
 NOT_SOURCE = shutil.ignore_patterns(
     ".git", ".venv*", "*.egg-info", "__pycache__", ".*_cache", ".coverage*", "*.so", "_fastpath.c"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+import traceback
 
 from .campaign import PARTS, run_here
 from .schedule import run
@@ -26,6 +27,8 @@ def main():
         parts = importlib.import_module(PARTS[options.part])
         result = run(options.seed, parts)
         print(result.trace.text(), end="")
+        if result.error:
+            traceback.print_exception(result.error)
         print(f"seed {result.seed}: {result.failure or 'nothing was wrong'}; {result.digest}")
         return int(result.failure is not None)
     campaign = run_here(options.part, options.transactions, options.seed, options.step)

@@ -110,28 +110,29 @@ class Client:
             return
         world = self.world
         if not self.waiting:
-            if world.tight and self.unended and data == CON_LOST:
+            if world.weather.tight and self.unended and data == CON_LOST:
                 return
             world.fail(f"a client heard {data!r} and had not asked")
-        request = self.waiting.popleft()
-        if data != world.executed.get(request):
-            self._heard_other(request, data)
         world.check_wait(self)
+        request = self.waiting.popleft()
+        if data != world.requests.executed.get(request):
+            self._heard_other(request, data)
         self.since = world.network.now
         if not self.waiting:
             self._go_on(data == CON_LOST)
 
     def stuck(self, left):
-        """A reply was not taken whole."""
+        """A reply was not taken whole: from now on the broker waits for the client."""
         world = self.world
         random = world.random
+        self.since = world.network.now
         if self.habit == SLOW:
             # Well within the shortest client_timeout of a schedule.
             pause = int(random() * TICKS)
             world.network.after(pause, self.port.take, 1 + int(random() * left))
         elif self.habit == DEAF:
             self.closing = True
-            world.count_client(DEAF)
+            world.count("client", DEAF)
             self._must_be_closed()
         elif self.plan == READING:
             self.plan = None
@@ -142,9 +143,9 @@ class Client:
         if not (self.gone or world.ending):
             if not self.closing:
                 world.check_wait(self)
-            if not (self.closing or self.shut or world.tight):
+            if not (self.closing or self.shut or world.weather.tight):
                 world.fail(f"a client that {self.habit!r} was closed without a reason")
-            if self.waiting and not self.closing and not world.tight:
+            if self.waiting and not self.closing and not world.weather.tight:
                 world.fail("a client was closed without an answer")
         self.gone = True
         world.client_left(self)
@@ -162,7 +163,7 @@ class Client:
         self.left -= 1
         habit = self.habit
         if habit == KEPT or habit == RECONNECTING:
-            self._send(world.new_request(self.waiting))
+            self._send(world.requests.new(self.waiting))
             return
         getattr(self, _WAYS[habit])()
 
@@ -176,7 +177,7 @@ class Client:
         """Do what it is there for: fail, wherever its request is now."""
         if self.gone or self.shut:
             return
-        self.world.count_client(self.fault, self._place())
+        self.world.count("client", self.fault, self._place())
         if self.fault == SHUTS:
             self._shut()
             self.port.take(None)
@@ -206,13 +207,14 @@ class Client:
         """Return some requests in one piece; the client waits for all of them from now on."""
         world = self.world
         self.since = world.network.now
-        return b"".join([world.new_request(self.waiting) for _ in range(number)])
+        return b"".join([world.requests.new(self.waiting) for _ in range(number)])
 
     def _pipeline(self):
         world = self.world
         number = 2 + int(world.random() ** 3 * 20)
-        world.count_client(PIPELINING)
+        world.count("client", PIPELINING)
         text = self._requests(number)
+        self.port.short = int(world.random() * 60)
         cut = int(world.random() * len(text))
         self.port.deliver(text[:cut])
         world.network.after(int(world.random() * 3), self._send_ahead, text[cut:])
@@ -221,21 +223,20 @@ class Client:
         """Send more while the answer to the first line is out; see whether it is read too early."""
         port = self.port
         if not port.closed:
-            if not port.inbox:
-                self.world.network.after(1, self._look_ahead, len(data))
+            self.world.network.after(1, self._look_ahead)
             port.deliver(data)
 
-    def _look_ahead(self, size):
+    def _look_ahead(self, _):
         side = self.side
-        if self.port.inbox or side.closed or side.transaction is None or side.buffer is None:
+        if side.closed or side.transaction is None or side.buffer is None:
             return
-        if len(side.buffer) >= self.world.settings.max_early + size:
+        if len(side.buffer) >= self.world.settings.max_early + self.port.latest:
             self.world.fail("more than max_early was read from a client that waits")
 
     def _half_close(self):
         """Send a line or two and shut; the answers are due all the same."""
         world = self.world
-        world.count_client(HALF_CLOSING)
+        world.count("client", HALF_CLOSING)
         self.port.deliver(self._requests(1 + int(world.random() * 2.5)))
         if world.random() < 0.3:
             world.network.after(1 + int(world.random() * 6), self._shut)
@@ -249,7 +250,7 @@ class Client:
     def _cut(self):
         """Send a request in pieces, cut anywhere."""
         world = self.world
-        world.count_client(CUTTING)
+        world.count("client", CUTTING)
         text = self._requests(1)
         cut = 1 + int(world.random() * (len(text) - 1))
         self.unended = True
@@ -265,7 +266,7 @@ class Client:
     def _stall(self):
         """Begin a line, and never end it; sometimes behind a whole one."""
         world = self.world
-        world.count_client(STALLING)
+        world.count("client", STALLING)
         self.closing = True
         self.unended = True
         first = self._requests(1) if world.random() < 0.2 else b""
@@ -277,9 +278,9 @@ class Client:
         """Ask, and take less than the answer, or take it bit by bit."""
         world = self.world
         if self.habit == SLOW:
-            world.count_client(SLOW)
+            world.count("client", SLOW)
         self._keep_room(int(world.random() * (8 if self.habit == DEAF else 30)))
-        self._send(world.new_request(self.waiting))
+        self._send(world.requests.new(self.waiting))
 
     def _keep_room(self, room):
         port = self.port
@@ -288,7 +289,7 @@ class Client:
             port.state &= ~WRITE
 
     def _be_empty(self):
-        self.world.count_client(EMPTY)
+        self.world.count("client", EMPTY)
         self.world.spend()
         self.waiting.append(b"\n")
         self._send(b"\n")
@@ -298,9 +299,9 @@ class Client:
         world = self.world
         size = world.settings.max_request + 1 + int(world.random() * 40)
         if size > 20000:
-            self._send(world.new_request(self.waiting))
+            self._send(world.requests.new(self.waiting))
             return
-        world.count_client(OVERSIZED)
+        world.count("client", OVERSIZED)
         world.spend()
         self.closing = True
         # Nothing executes it, so only con_lost can be its answer.
@@ -309,9 +310,7 @@ class Client:
         cut = int(world.random() * size)
         self.port.deliver(b"o" * cut)
         end = b"\n" if world.random() < 0.5 else b""
-        world.network.after(
-            int(world.random() * 3), self.port.deliver, b"o" * (size - cut) + end
-        )
+        world.network.after(int(world.random() * 3), self.port.deliver, b"o" * (size - cut) + end)
 
     def _prepare_to_fail(self):
         world = self.world
@@ -320,16 +319,16 @@ class Client:
         plan = self.plan
         if plan == READING:
             self._keep_room(int(random() * 8))
-            self._send(world.new_request(self.waiting))
+            self._send(world.requests.new(self.waiting))
         elif plan == IN_LINE:
             self.unended = self.closing = True
             self.port.deliver(b"put:7:some"[: 1 + int(random() * 10)])
             after(int(random() * 6), self.fail)
             self._must_be_closed()
         elif plan == BETWEEN:
-            self._send(world.new_request(self.waiting))
+            self._send(world.requests.new(self.waiting))
         elif plan == UNREAD:
-            self._send(world.new_request(self.waiting))
+            self._send(world.requests.new(self.waiting))
             self.fail()
         else:
             self.port.deliver(self._requests(2 + int(random() * 2) if plan == AHEAD else 1))
@@ -353,12 +352,11 @@ class Client:
     def _heard_other(self, request, data):
         """The answer is not what the peer said to this very request."""
         world = self.world
-        if data == CON_LOST and (request not in LOCAL or world.tight):
-            world.con_lost += 1
+        if data == CON_LOST and (request not in LOCAL or world.weather.tight):
             return
         if data == b"ok\n" and request in LOCAL:
             return
-        if request == b"\n" and world.dialect == "line" and data.startswith(b"empty:"):
+        if request == b"\n" and world.weather.dialect == "line" and data.startswith(b"empty:"):
             return
         world.fail(f"the answer to {request!r} was {data!r}")
 

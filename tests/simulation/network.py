@@ -28,18 +28,19 @@ class Stuck(Exception):
 class Network:
     """The clock, the selector, and the events that make something happen on the ports.
 
-    It has the part of the interface of `selectors.BaseSelector` that a poller uses.  With `hangups`
-    it reports them as an epoll does: always, and as what they are; otherwise as the `selectors` of
-    the standard library do, only where something is watched for, and as that.
+    It has the part of the interface of `selectors.BaseSelector` that a poller uses.  `note` takes
+    events of the trace, and `inspect()` is called before each wait.  With `hangups` it reports them
+    as an epoll does: always, and as what they are; otherwise as the `selectors` of the standard
+    library do, only where something is watched for, and as that.
     """
 
-    def __init__(self, note, hangups):
+    def __init__(self, note, hangups, inspect):
         self.now = 4096.0
         self.note = note
         self.hangups = hangups
         self.ports = {}
         self.largest = 0
-        self.inspect = None
+        self._inspect = inspect
         self._events = []
         self._number = 0
         # Ports that may be ready, in the order in which they became so.
@@ -76,7 +77,7 @@ class Network:
 
     def select(self, timeout):
         """Let time pass until something is ready, or for `timeout` seconds; return the ready."""
-        self.inspect()
+        self._inspect()
         events = self._events
         # As an epoll does it: rounded up, so that a deadline has passed when the wait is over.
         limit = inf if timeout is None else ceil((self.now + timeout) * TICKS) * TICK
@@ -130,7 +131,8 @@ class Port:
 
     `far.received(data)` is called for each send, `far.stuck(left)` where not all was taken, and
     `far.closed(reset)` when the broker closes.  `room` is what the kernel still takes before
-    somebody at the far end reads, None without end.
+    somebody at the far end reads, None without end; `latest` is how much the last read gave,
+    and `short`, unless 0, how much the next one gives at most.
     """
 
     __slots__ = (
@@ -142,6 +144,7 @@ class Port:
         "fd",
         "hung",
         "inbox",
+        "latest",
         "mask",
         "network",
         "room",
@@ -158,6 +161,7 @@ class Port:
         self.state = WRITE
         self.inbox = b""
         self.short = 0
+        self.latest = 0
         self.room = None
         self.eof = self.error = self.hung = self.closed = False
 
@@ -185,8 +189,10 @@ class Port:
             self.inbox = b""
         if not (self.inbox or self.eof or self.error):
             self.state &= ~READ
-        if data and len(data) > network.largest:
-            network.largest = len(data)
+        if data:
+            self.latest = len(data)
+            if self.latest > network.largest:
+                network.largest = self.latest
         network.note((network.now, self.fd, b"recv", data))
         return data
 

@@ -42,6 +42,9 @@ LATE = "late"
 ENDLESS = "endless"
 TRICKLES = "trickles"
 
+# What is counted beside faults.
+SEALED = "encrypted request"
+
 STEPS = {
     "classic": (INITIALIZED, CHALLENGE_REPLIED, RECEIVING_KEY),
     "versioned": (INITIALIZED, CHALLENGE_REPLIED, READING_VERSION, SETTING_HOST, RECEIVING_KEY),
@@ -66,89 +69,12 @@ _LINE_FAULTS = {**FAULTS, SENT: (CLOSES, RESETS, SILENT, SURPLUS, LATE)}
 
 def states_of(dialect, uses_hosts):
     """Return the states in which a peer of a dialect can fail, the rarer ones more than once."""
-    ready = (IDLE, UNSENT, PARTLY_SENT, SENT, PARTLY_ANSWERED, PARTLY_ANSWERED)
+    ready = (IDLE, UNSENT, PARTLY_SENT, SENT, PARTLY_ANSWERED)
     if dialect == "line":
         return ready
-    hosts = (SELECTING, RESTORING) * 20 if uses_hosts else ()
     more = (READING_VERSION, SETTING_HOST) * 3 if dialect == "versioned" else ()
-    return 6 * STEPS[dialect] + more + ready + 5 * (SENT,) + hosts
-
-
-class Connector:
-    """What the broker is given in place of TCP; `addresses` are tried within one attempt."""
-
-    def __init__(self, world):
-        self.world = world
-        self.settings = None
-        self.addresses = 1 + int(world.random() * 2.5)
-        self.attempts = set()
-        # Connections that are open, and those of them whose dialogue is not over.
-        self.open = 0
-        self.talking = 0
-
-    def attempt(self, connected, failed):
-        return Attempt(self, connected, failed)
-
-    def close(self):
-        for attempt in list(self.attempts):
-            attempt.cancel()
-
-
-class Attempt:
-    """One attempt to connect: it may be refused, or not be answered, at any of the addresses."""
-
-    def __init__(self, connector, connected, failed):
-        self.connector = connector
-        self.connected = connected
-        self.failed = failed
-        self.left = connector.addresses
-        world = connector.world
-        under_way = len(connector.attempts) + 1
-        if under_way + connector.open > world.settings.max_connections:
-            world.fail("more than max_connections connections and attempts")
-        if under_way + connector.talking > world.settings.max_dialling:
-            world.fail("more than max_dialling attempts")
-        self._begin(int(world.random() * 6))
-
-    def accepted(self):
-        pass
-
-    def rejected(self, reason):
-        self._next(reason)
-
-    def cancel(self):
-        self.connector.attempts.discard(self)
-        self.timer.cancel()
-
-    def _begin(self, ticks):
-        connector = self.connector
-        world = connector.world
-        connector.attempts.add(self)
-        roll = world.random()
-        self.fault = None
-        if world.outage or roll < world.refusals:
-            self.fault = RESETS if (roll * 1000) % 1 < 0.7 else SILENT
-        if self.fault == SILENT:
-            ticks = world.settings.connect_timeout * TICKS
-        self.timer = world.reactor.timer(self._settled, after=ticks / TICKS, desc="connecting")
-
-    def _next(self, reason):
-        self.connector.attempts.discard(self)
-        self.left -= 1
-        if self.left:
-            self._begin(0)
-        else:
-            self.failed(f"no connection: {reason}")
-
-    def _settled(self, event):
-        connector = self.connector
-        world = connector.world
-        if self.fault:
-            world.count(self.fault, f"connecting, {world.broker.health.state}")
-            self._next("refused" if self.fault == RESETS else "no answer")
-            return
-        connector.attempts.discard(self)
-        self.connected(Peer(world).port)
+    hosts = (SELECTING, RESTORING) * 25 if uses_hosts else ()
+    return 5 * STEPS[dialect] + more + ready + (PARTLY_SENT, PARTLY_ANSWERED) + 5 * (SENT,) + hosts
 
 
 class Peer:
@@ -179,7 +105,7 @@ class Peer:
 
     def __init__(self, world):
         self.world = world
-        self.steps = STEPS[world.dialect]
+        self.steps = STEPS[world.weather.dialect]
         self.step = 0
         self.kept = b""
         self.owes = False
@@ -208,7 +134,7 @@ class Peer:
         if self.dead:
             return
         world = self.world
-        if data in world.background and world.exchange.queue and not self.stalled:
+        if data in world.requests.background and world.exchange.queue and not self.stalled:
             world.fail("a request in the background went before one that waited")
         if self.left:
             world.fail("more was sent after the farewell")
@@ -229,7 +155,7 @@ class Peer:
         elif data[:4] == b"put:":
             if self.host not in (None, HOST):
                 world.fail("a request was executed as another request's host")
-            self._answer(SENT, world.execute(data))
+            self._answer(SENT, world.requests.execute(data))
         else:
             self._special(data)
 
@@ -241,7 +167,7 @@ class Peer:
         world = self.world
         port = self.port
         fault = self.fault
-        world.count(fault, PARTLY_SENT if self.kept else UNSENT)
+        world.count("peer", fault, PARTLY_SENT if self.kept else UNSENT)
         self.spoiled = fault != LATE
         ticks = 1 + int(world.random() * 8)
         if fault == CLOSES:
@@ -269,7 +195,7 @@ class Peer:
         if self.kept and not reset and not self.port.error and not b"exit\n".startswith(self.kept):
             world.fail("a line that was cut must be reset, and was closed")
         orderly = world.ending or self.owes or self.spoiled or self.left or self.port.room == 0
-        if self.steps and self.step == len(self.steps) and not orderly and not world.tight:
+        if self.steps and self.step == len(self.steps) and not orderly and not world.weather.tight:
             world.fail("an idle connection was closed without a farewell")
         self.dead = True
 
@@ -285,8 +211,8 @@ class Peer:
             expected, answer = self.challenge, b"ok\n"
         elif state == READING_VERSION:
             expected = b"version\n"
-            self.inline = world.inline
-            answer = b"version:$Revision: 1.%d $\n" % (322 if world.inline else 178)
+            self.inline = world.weather.inline
+            answer = b"version:$Revision: 1.%d $\n" % (322 if world.weather.inline else 178)
             if world.random() < 0.1:
                 self.inline, answer = False, b"unknown_cmd\n"
         elif state == SETTING_HOST:
@@ -317,7 +243,7 @@ class Peer:
                 self._answer(RESTORING if host == HOST else SELECTING, b"ok\n")
                 return
             host = name.decode()
-            world.count_broker("sethost in one line")
+            world.count("broker", "sethost in one line")
             if not self.inline:
                 world.fail("sethost was sent in one line with a command to a peer that is too old")
         if command.startswith(b"enc:"):
@@ -334,9 +260,9 @@ class Peer:
         wanted = (OTHER_HOST,) if command.startswith((b"at:", b"secret:at:")) else (None, HOST)
         if host not in wanted:
             world.fail(f"{command!r} was executed as {host}")
-        reply = world.execute(command)
+        reply = world.requests.execute(command)
         if sealed:
-            world.count_broker("encrypted request")
+            world.count("broker", SEALED)
             reply = seal(self._cipher(), reply[:-1]) + b"\n"
         self._answer(SENT, reply)
 
@@ -374,6 +300,7 @@ class Peer:
     def _in_pieces(self, ticks, line):
         """Send all but the last byte in up to three pieces; return when the last one is due."""
         world = self.world
+        self.port.short = int(world.random() * 10)
         start = 0
         while start < len(line) - 1:
             end = start + 1 + int(world.random() * (len(line) - 1 - start))
@@ -407,8 +334,8 @@ class Peer:
         random = world.random
         self.fault = self.fault_at = None
         self.countdown = 0
-        if random() < world.doom:
-            states = world.states
+        if random() < world.weather.doom:
+            states = world.weather.states
             self.fault_at = states[int(random() * len(states))]
             faults = (FAULTS if self.steps else _LINE_FAULTS)[self.fault_at]
             self.fault = faults[int(random() * len(faults))]
@@ -434,7 +361,7 @@ class Peer:
         # Not for a broker that has sent meanwhile: it could not tell a surplus from an answer.
         if self.owes or self.kept or self.port.closed or self.left or self.spoiled:
             return
-        self.world.count(self.fault, IDLE)
+        self.world.count("peer", self.fault, IDLE)
         # With an answer that was not read yet the broker gets both together.
         self.out_of_step = not self.port.inbox
         self.spoiled = True
@@ -449,7 +376,7 @@ class Peer:
         """Do something wrong in place of answering with `line`."""
         world = self.world
         after, port, random = world.network.after, self.port, world.random
-        world.count(fault, state)
+        world.count("peer", fault, state)
         self.spoiled = True
         ticks = int(random() * 8)
         rest = line

@@ -71,7 +71,7 @@ class Process:
 
 
 class Site:
-    """A directory with a daemon for one host, msul1, and a peer that can be killed and come back."""
+    """A directory with a daemon for one host, msul1, and a peer that may go and come back."""
 
     def __init__(self, home, environment):
         self.home = Path(home)

@@ -37,7 +37,11 @@ def test_a_foreign_server(site, program):
     daemon = site.serve("line", max_connections=2, retry_first=0.01, retry_longest=0.1)
     with site.connect() as sock, sock.makefile("rb") as replies:
         sock.sendall(b"one\n\nthree \0\xff\r\n")
-        assert [replies.readline() for _ in range(3)] == [b"re-one\n", b"re-\n", b"re-three \0\xff\r\n"]
+        assert [replies.readline() for _ in range(3)] == [
+            b"re-one\n",
+            b"re-\n",
+            b"re-three \0\xff\r\n",
+        ]
     assert site.ask(b"encrypt:is data here") == b"re-encrypt:is data here"
     long = b"x" * 300_000
     assert site.ask(long) == b"re-" + long
@@ -86,7 +90,10 @@ CLIENTS = {
 @pytest.mark.parametrize("program", CLIENTS)
 def test_foreign_clients(site, program):
     need(program)
-    if program == "nc" and b"OpenBSD" not in subprocess.run(["nc", "-h"], capture_output=True).stderr:
+    if (
+        program == "nc"
+        and b"OpenBSD" not in subprocess.run(["nc", "-h"], capture_output=True).stderr
+    ):
         pytest.skip("the nc of this machine is another one")
     site.lond()
     site.serve()

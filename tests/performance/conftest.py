@@ -1,0 +1,49 @@
+"""A load, and a daemon that carries it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+import pytest
+
+from tests.conftest import load_part, wait_until
+from tests.daemon.running import directory, serve
+from tests.performance.load import Load
+from tests.performance.strace import counting
+
+__all__ = ["directory", "serve"]
+
+
+@pytest.fixture
+def load():
+    """Answers `pong` to each request."""
+    with contextlib.closing(Load()) as load:
+        yield load
+
+
+@pytest.fixture
+def compiled():
+    """The environment of a process with the compiled part; skips where that was not built."""
+    load_part("compiled")
+    return {"LONC_FASTPATH": "require"}
+
+
+@pytest.fixture
+def count(directory):
+    """Count the system calls that processes make in the body of `with count(pids) as calls`.
+
+    It is over when the processes have as many descriptors again as before.
+    """
+
+    def descriptors(pids):
+        return [len(os.listdir(f"/proc/{pid}/fd")) for pid in pids]
+
+    @contextlib.contextmanager
+    def count(pids):
+        before = descriptors(pids)
+        with counting(pids, directory / "calls") as calls:
+            yield calls
+            wait_until(lambda: descriptors(pids) == before)
+
+    return count
