@@ -6,12 +6,11 @@ leaves the ordinary; the methods under "what the exchange asks" are that door.
 
 from __future__ import annotations
 
-import random as _random
 import resource
 
 from lonc.broker import special
 from lonc.broker.complaints import Complaints, NoLog
-from lonc.broker.health import DEAD, Health
+from lonc.broker.health import DEAD, Health, by_chance
 from lonc.broker.janitor import Janitor
 from lonc.broker.session import Session
 from lonc.broker.settings import Settings
@@ -63,7 +62,7 @@ class Broker:
         *,
         connector: Any = None,
         log: Log | None = None,
-        random: Callable[[], float] = _random.random,
+        random: Callable[[], float] = by_chance,
         changed: Callable[[], object] = lambda: None,
     ) -> None:
         self.reactor = reactor

@@ -14,6 +14,8 @@ Nothing here has a clock, a timer or a log: the time comes in as an argument.
 
 from __future__ import annotations
 
+from os import urandom
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -125,3 +127,8 @@ class Health:
             self.state = STATES[self.state][event]
         except KeyError:
             raise AssertionError(f"no entry for {event!r} in state {self.state!r}") from None
+
+
+def by_chance() -> float:
+    """Return a number from 0 to 1, as good as any, without the module `random`."""
+    return int.from_bytes(urandom(4), "little") / 0xFFFFFFFF

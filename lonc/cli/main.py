@@ -62,6 +62,17 @@ class Parser(argparse.ArgumentParser):
         self.exit(EXIT_USAGE, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
+class Help(argparse.RawDescriptionHelpFormatter):
+    """Keeps --version in one line; the others are 78 wide on any terminal.
+
+    To ask for its width argparse imports shutil, and with that four kinds of compression, which
+    each process of a daemon would carry.
+    """
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=78)
+
+
 def _fastpath() -> str:
     """Return which part of lonc is in use; raises UsageError for a LONC_FASTPATH in its way."""
     try:
@@ -92,7 +103,7 @@ def _parser(arguments: list[str], description: str) -> Parser:
     parser = Parser(
         prog="lonc",
         description="A connection broker for LON-CAPA: many local clients, a few connections.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,  # keeps --version in one line
+        formatter_class=Help,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"lonc {__version__}, {description}")
@@ -101,7 +112,11 @@ def _parser(arguments: list[str], description: str) -> Parser:
     for name in named:
         module = importlib.import_module(f"lonc.cli.{name}")
         command = commands.add_parser(
-            name, help=module.HELP, description=module.HELP, allow_abbrev=False
+            name,
+            help=module.HELP,
+            description=module.HELP,
+            formatter_class=Help,
+            allow_abbrev=False,
         )
         command.set_defaults(run=module.run, parser=command, private=False)
         module.add_arguments(command)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 
 from lonc.errors import ConfigError, LoncError, UsageError
 
@@ -96,7 +95,7 @@ def _run(serve: Serve, pipe: int) -> NoReturn:
         if not is_ready:
             _tell(pipe, _UNUSABLE if isinstance(error, UsageError) else _FAILED, str(error))
     except Exception as error:
-        traceback.print_exc()
+        sys.__excepthook__(type(error), error, error.__traceback__)
         sys.stderr.flush()
         if not is_ready:
             _tell(pipe, _FAILED, f"the daemon failed: {type(error).__name__}")

@@ -7,6 +7,7 @@ Between the two go these messages (see `Channel`)::
     parent: revive()     a fresh budget, and a look at the delayed messages
     parent: report()                          child: report(status, last log line, health, numbers)
     parent: drain()                           and whenever its status changes
+                                              child: show()  write the status file
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class Child:
             (signal.SIGQUIT, self._stop),
             (signal.SIGINT, self._toggle_debug),
             (signal.SIGHUP, self._revive),
-            (signal.SIGUSR1, self._revive),
+            (signal.SIGUSR1, self._show),
         ):
             self._reactor.signal(signum, handler)
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)
@@ -144,6 +145,10 @@ class Child:
     def _revive(self, event: Event) -> None:
         self._service.revive()
         self._report()
+
+    def _show(self, event: Event) -> None:
+        self._revive(event)
+        self._channel.send("show")
 
     def _look(self, event: Event) -> None:
         """End when there has been nothing to do for `child_idle`."""

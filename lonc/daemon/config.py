@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 
 from lonc.broker.settings import Settings
 from lonc.broker.table import NotAllowed, Table, written
@@ -207,6 +206,8 @@ def _text(path: str) -> str:
 
 
 def _document(path: str, text: str) -> dict[str, Any]:
+    import tomllib
+
     try:
         return tomllib.loads(text)
     except ValueError as error:
@@ -244,6 +245,8 @@ def _lines(text: str) -> dict[tuple[str, ...], int]:
 
 def _names(path: str) -> tuple[str, ...]:
     """Return the names of a dotted TOML path, quotes and escapes taken off."""
+    import tomllib
+
     try:
         document = tomllib.loads(f"[{path}]")
     except ValueError:
@@ -293,6 +296,12 @@ def _read_set(text: str, draft: Draft) -> None:
 
 def _value(text: str) -> object:
     """Return a value of the command line: read as TOML or, where it is none, the text itself."""
+    word = text.replace("-", "")
+    if word.isalpha() and word not in ("true", "false", "inf", "nan"):
+        # A plain word is no TOML, and does without what reads it.
+        return text
+    import tomllib
+
     try:
         document = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError):

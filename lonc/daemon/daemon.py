@@ -118,7 +118,7 @@ class Daemon:
             self._hosts = Services(reactor, configuration, log)
         else:
             self._hosts = Processes(
-                reactor, configuration, self._fork_soon, self._close_in_child, log
+                reactor, configuration, self._fork_soon, self._close_in_child, self._show, log
             )
         self._scan = reactor.timer(
             self._scan_delayed, interval=configuration.settings.delayed_scan, desc="delayed scan"
@@ -182,6 +182,9 @@ class Daemon:
     def _report(self, event: Event) -> None:
         self._hosts.revive()
         self._scan_delayed()
+        self._show()
+
+    def _show(self) -> None:
         path = self._configuration.settings.status_file
         if path:
             self._hosts.report(lambda: self._write_status(path))

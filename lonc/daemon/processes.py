@@ -123,6 +123,7 @@ class Processes:
     configuration   replaced by `reconfigure`
     fork_soon       called when `start_wanted` is to be called, outside of any callback
     in_child        called in each new process, to close what is only the parent's
+    show            called when a process asks for the status file to be written
     log             the daemon's log; lines about a host go to `log.about(host)`
     """
 
@@ -132,12 +133,14 @@ class Processes:
         configuration: Configuration,
         fork_soon: Callable[[], object],
         in_child: Callable[[], object],
+        show: Callable[[], object],
         log: Log,
     ) -> None:
         self._reactor = reactor
         self._configuration = configuration
         self._fork_soon = fork_soon
         self._in_child = in_child
+        self._show = show
         self._log = log
         self._hosts: dict[str, HostProcess] = {}
         self._leaving: dict[int, Leaving] = {}
@@ -344,6 +347,8 @@ class Processes:
             process.status, process.last_log, process.health, process.stats = values
             process.reported = True
             self._maybe_reported()
+        elif word == "show":
+            self._show()
 
     def _ask(self, event: Event) -> None:
         """Ask each process whether it lives, and abort one that has left two questions open."""

@@ -263,7 +263,7 @@ class DaemonSettings(Table):
         if not values["own_id"]:
             problems.append("own_id is missing: the id of this host in the cluster")
         if values["delayed_dir"] and not values["perm_log"]:
-            problems.append("delayed_dir needs perm_log, where what becomes of its messages is recorded")
+            problems.append("delayed_dir needs perm_log, which records the end of each message")
         return problems
 
 

@@ -38,6 +38,12 @@ def timed(parts, directory, open_descriptors):
     yield from make(parts, directory, simulated=True)
 
 
+@pytest.fixture(params=["own", "given"])
+def either(parts, directory, open_descriptors, request):
+    """On a poller that has a kernel object of its own, and on one that is given a selector."""
+    yield from make(parts, directory, simulated=request.param == "given")
+
+
 def make(parts, directory, simulated):
     world = World(parts, directory, simulated)
     try:

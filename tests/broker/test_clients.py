@@ -241,7 +241,8 @@ WAYS = ["at once", "after a half-close", "with much sent ahead"]
 
 
 @pytest.mark.parametrize("how", WAYS)
-def test_abandoned_while_queued_drop(world, how):
+def test_abandoned_while_queued_drop(either, how):
+    world = either
     peer = world.peer()
     world.start(peer, max_connections=1, abandoned="drop")
     first, link = world.acquainted(peer)
@@ -262,7 +263,8 @@ def test_abandoned_while_queued_drop(world, how):
 
 
 @pytest.mark.parametrize("how", WAYS)
-def test_abandoned_while_queued_send(world, how):
+def test_abandoned_while_queued_send(either, how):
+    world = either
     peer = world.peer()
     world.start(peer, max_connections=1, abandoned="send")
     first, link = world.acquainted(peer)

@@ -259,6 +259,20 @@ def test_a_dead_host_comes_back_by_itself(timed, away):
     assert broker.health.retries == 2
 
 
+def test_a_connection_that_nobody_asked_for_is_closed_when_it_was_idle_too_long(timed, away):
+    world = timed
+    broker = world.start(port=away.port, dialect="classic", connection_retries=1, idle_timeout=300)
+    assert world.ask(b"ping\n") == b"con_lost\n"
+    peer = away.listen()
+    world.pass_time(61)
+    link = peer.greet(dialect="classic")
+    # Whatever was due before has been looked at by now.
+    world.pass_time(200)
+    assert broker.stats()["idle"] == 1
+    world.pass_time(101)
+    assert link.rest() == b"exit\n"
+
+
 def test_a_host_that_came_back_and_answers_nothing_is_dead_again(timed, away):
     world = timed
     broker = world.start(port=away.port, dialect="classic", connection_retries=2)

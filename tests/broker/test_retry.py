@@ -110,6 +110,23 @@ def test_a_request_of_which_a_part_was_sent_is_not_sent_again(world, connector, 
     assert connector.far[0].recv(100) == b"ping\n" + b"again\n"[: sum(before) + sent]
 
 
+def test_a_broker_that_is_stopped_sends_nothing_again(world, connector):
+    broker = world.start(connector=connector, max_connections=1)
+    client = world.client(b"ping\n")
+    world.settle()
+    say(connector, 0, b"pong\n")
+    assert client.line() == b"pong\n"
+    while connector.ports[0].port.send(b"#" * 1000):
+        pass
+    client.send(b"again\n")
+    world.settle()
+    broker.stop()
+    assert client.rest() == b"con_lost\n"
+    assert len(connector.far) == 1
+    # Not a byte of it was sent, so there is no line that could look whole.
+    assert connector.ports[0].how == "closed"
+
+
 def test_a_request_that_was_sent_whole_is_not_sent_again(world):
     peer = world.peer()
     world.start(peer)

@@ -32,6 +32,7 @@ class Running:
     """A daemon that serves `hosts`: by id, a Peer, or a Peer and settings of the host.
 
     `directory` holds its sockets, `lonc.toml`, `pid` and `status`. `settings` are the daemon's.
+    `arguments` are further words of the command line.
     """
 
     def __init__(
@@ -42,13 +43,14 @@ class Running:
         *,
         env: dict[str, str],
         command: tuple[str, ...] = COMMAND,
+        arguments: tuple[str, ...] = (),
     ) -> None:
         self.directory = directory
         self.hosts = dict(hosts)
         self.settings = dict(settings)
         self.write()
         self.process = subprocess.Popen(
-            [*command, "serve", "--config", str(directory / "lonc.toml")],
+            [*command, "serve", "--config", str(directory / "lonc.toml"), *arguments],
             env=environment() | env,
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -94,7 +96,9 @@ class Running:
         """Wait for the log's `count`th line with this text from line `since` on; return it."""
 
         def found() -> str | None:
+            goes_on = self._reader.is_alive()
             lines = [line for line in self.log[since:] if text in line]
+            assert goes_on or len(lines) >= count, "it has ended"
             return lines[count - 1] if len(lines) >= count else None
 
         try:
@@ -189,7 +193,8 @@ def rows(settings: dict[str, object]) -> list[str]:
 def descriptors(pid: int) -> list[str]:
     """What the descriptors of a process lead to; nothing if it has ended."""
     found = []
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+    # PermissionError: it is just ending, and its user no longer has a say.
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
         for fd in os.listdir(f"/proc/{pid}/fd"):
             with contextlib.suppress(FileNotFoundError):
                 found.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
@@ -269,7 +274,7 @@ def mode(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def serve(directory: Path) -> Iterator[Callable[..., Running]]:
-    """Start a daemon: serve({id: peer, ...}, env={}, command=..., ready=True, **settings)."""
+    """Start a daemon: serve({id: peer, ...}, env={}, arguments=(), ready=True, **settings)."""
     with contextlib.ExitStack() as stack:
 
         def serve(
@@ -277,10 +282,13 @@ def serve(directory: Path) -> Iterator[Callable[..., Running]]:
             *,
             env: dict[str, str] | None = None,
             command: tuple[str, ...] = COMMAND,
+            arguments: tuple[str, ...] = (),
             ready: bool = True,
             **settings: object,
         ) -> Running:
-            running = Running(directory, hosts, settings, env=env or {}, command=command)
+            running = Running(
+                directory, hosts, settings, env=env or {}, command=command, arguments=arguments
+            )
             stack.callback(running.kill)
             if ready:
                 running.wait_for("ready in")

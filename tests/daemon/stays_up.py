@@ -115,8 +115,11 @@ class StaysUp:
         """Note what has grown."""
         # In one process for all, what is otherwise the children's is the parent's.
         hosts = len(HOSTS) if self._mode == "single" else 0
-        allowed = {"KiB of the parent": KIB_MORE * max(1, hosts), "parent's descriptors": 10 * hosts}
-        allowed["KiB of the largest child"] = KIB_MORE
+        allowed = {
+            "KiB of the parent": KIB_MORE * max(1, hosts),
+            "KiB of the largest child": KIB_MORE,
+            "parent's descriptors": 10 * hosts,
+        }
         for what, count in before.items():
             if after[what] > count + allowed.get(what, 0):
                 self.failures.append(f"{what}: {count} before, {after[what]} after")

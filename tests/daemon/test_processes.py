@@ -4,30 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 
 from lonc.client import ClientError
 from lonc.lond import Fault, Peer
 from tests.conftest import wait_until
-from tests.daemon.running import DEADLINE, descriptors, wait_gone
-
-
-def asking(running, host_id, request):
-    """A client that has sent a request."""
-    client = socket.socket(socket.AF_UNIX)
-    client.settimeout(DEADLINE)
-    client.connect(str(running.directory / host_id))
-    client.sendall(request)
-    return client
-
-
-def all_of(client):
-    """What comes until the end of the stream; the client is closed then."""
-    with client:
-        received = b""
-        while data := client.recv(65536):
-            received += data
-        return received
+from tests.daemon.running import descriptors, wait_gone
 
 
 def lost(running, host_id="one"):

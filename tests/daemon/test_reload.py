@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -201,6 +202,44 @@ def test_a_successor_takes_the_listener_while_the_old_one_drains(
         assert running.ask("two") == b"two"
         assert ports(lond) == two
     assert running.end() == 0
+
+
+def test_names_that_move_between_hosts(serve, directory, lond, mode, part_env):
+    """Hosts of a LON-CAPA site, each with a socket of its id and one of its machine's name."""
+    with tempfile.TemporaryDirectory() as name:
+        site = Path(name)
+        table = site / "hosts.tab"
+        (site / "loncapa.conf").write_text(
+            f"PerlSetVar lonTabDir {site}\nPerlSetVar londPort {lond.address[1]}\n"
+            "PerlSetVar lonHostID msul2\n"
+        )
+        table.write_text(
+            "one:msu:library:a.example:127.0.0.1\n"
+            "two:msu:library:b.example:127.0.0.1\n"
+            "three:msu:library:c.example:127.0.0.1\n"
+        )
+        own = {"log_format": "plain", "pid_file": f"{directory}/pid"}
+        own |= dict.fromkeys(("log_file", "delayed_dir", "perm_log", "status_file", "user"), "")
+        arguments = ["--loncapa", str(site), "--socket-dir", str(directory)]
+        for name, value in own.items():
+            arguments += ["--set", f"{name}={value}"]
+        running = serve({}, env=part_env, arguments=tuple(arguments), processes=mode)
+        assert running.ask("a.example") == b"one"
+        assert running.ask("b.example") == b"two"
+        assert running.ask("three") == b"three"
+        file = (running.directory / "a.example").stat().st_ino
+        table.write_text(
+            "one:msu:library:b.example:127.0.0.1\n"
+            "four:msu:library:a.example:127.0.0.1\n"
+            "three:msu:library:c.example:127.0.0.1\n"
+        )
+        assert "1 hosts new, 1 gone, 1 replaced, 1 kept" in running.reread()
+        assert running.ask("a.example") == running.ask("four") == b"four"
+        assert running.ask("b.example") == running.ask("one") == b"one"
+        assert running.ask("c.example") == running.ask("three") == b"three"
+        assert (running.directory / "a.example").stat().st_ino == file
+        assert not (running.directory / "two").exists()
+        assert running.end() == 0
 
 
 def test_a_process_that_does_not_drain_is_killed(serve, lond):

@@ -143,6 +143,10 @@ class Forks:
         return os.posix_spawnp(self.program[0], self.program, os.environ)
 
 
+def nothing():
+    """What a parent alone has to do for the daemon."""
+
+
 class Clock:
     def __init__(self):
         self.now = 1000.0
@@ -160,7 +164,7 @@ def world(monkeypatch, directory):
     lines = []
     monkeypatch.setattr(Log, "_write", lambda log, severity, text: lines.append((severity, text)))
     configuration = Configuration(DaemonSettings(own_id="a", socket_dir=str(directory)), ())
-    hosts = Processes(reactor, configuration, lambda: None, lambda: None, log)
+    hosts = Processes(reactor, configuration, nothing, nothing, nothing, log)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(directory / "one"))
         listener.listen()

@@ -206,6 +206,19 @@ def test_a_child_gets_a_fresh_budget(serve, lond, signum):
         assert running.process_of("one") == pid
 
 
+def test_a_child_has_the_status_file_written(serve, lond):
+    running = serve({"one": lond, "two": lond})
+    assert running.ask("one") == b"one"
+    pid = running.process_of("one")
+    for _ in range(2):
+        (running.directory / "status").unlink(missing_ok=True)
+        os.kill(pid, signal.SIGUSR1)
+        fields = wait_until(lambda: status(running, "one"), DEADLINE)
+        assert fields[0] == str(pid)
+        assert fields[2].startswith("one Connection count: ")
+    assert status(running, "two") is None
+
+
 def test_a_child_ignores_what_is_for_the_parent(serve, lond):
     running = serve({"one": lond})
     assert running.ask("one") == b"one"

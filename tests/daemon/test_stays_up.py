@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.daemon.stays_up import StaysUp, memory, private
 
-SECONDS = 6.0
+SECONDS = 4.0
 
 # What the processes of the daemon may take, in KiB.
 CHILD_ALONE = 6 * 1024

@@ -1,4 +1,4 @@
-"""Where a read ends, and where a line does: a peer that is always faster than the reader."""
+"""Sides that are always faster than lonc: they have all to say at once, and take all they get."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ class FullPort:
     def __init__(self):
         self.near, self.far = socket.socketpair()
         self.waiting = b""
+        self.taken = 0
 
     def put(self, data):
         self.waiting = data
@@ -26,6 +27,7 @@ class FullPort:
         return data or None
 
     def send(self, data):
+        self.taken += len(data)
         return len(data)
 
     def close(self):
@@ -36,7 +38,7 @@ class FullPort:
 
 
 class Policy:
-    """Has nothing to add."""
+    """Lets all take its course."""
 
     def arm(self):
         pass
@@ -49,10 +51,15 @@ class Policy:
 
 
 @pytest.fixture
-def ask(parts):
-    """Sends a request over a new link on which `answer` arrives, and returns how it ended."""
+def exchange(parts):
     poller = parts.Poller()
-    exchange = parts.Exchange(poller, Policy())
+    yield parts.Exchange(poller, Policy())
+    poller.close()
+
+
+@pytest.fixture
+def ask(exchange):
+    """Sends a request over a new link on which `answer` arrives, and returns how it ended."""
 
     def ask(answer):
         port, ended = FullPort(), []
@@ -62,14 +69,13 @@ def ask(parts):
         exchange.submit(b"ping\n", ended.append)
         port.put(answer)
         for _ in range(5):
-            poller.wait(0)
-            poller.serve()
+            exchange.poller.wait(0)
+            exchange.poller.serve()
         exchange.lose(link, "the end")
         [transaction] = ended
         return transaction.reply
 
-    yield ask
-    poller.close()
+    return ask
 
 
 @pytest.mark.parametrize("reads", [1, 2, 16, 17])
@@ -78,3 +84,18 @@ def test_a_reply_that_fills_its_reads(parts, ask, reads):
     assert ask(reply + b"\n") == reply
     assert ask(reply + b"\ny") is None
     assert ask(reply + b"\nstray\n") is None
+
+
+def test_lines_that_need_no_peer_do_not_recurse(exchange):
+    """Not even where each reply is taken at once, so that nothing ever has to wait."""
+    count = 50_000
+    exchange.empty_is_request = False
+    port = FullPort()
+    client = exchange.add_client(port)
+    port.put(b"\n" * count)
+    for _ in range(count):
+        exchange.poller.wait(0)
+        exchange.poller.serve()
+    assert port.taken == count * len(b"con_lost\n")
+    assert exchange.con_lost == count
+    client.close()
