@@ -655,7 +655,7 @@ cdef class Poller:
 
         A hang-up or an error counts as all that was asked for.
         """
-        cdef int fd = <int> (event.data.u64 & 0xFFFFFFFF)
+        cdef int fd = <int> <uint32_t> event.data.u64
         cdef Entry *entry
         cdef int mask = 0
         if fd >= self._size:

@@ -92,8 +92,11 @@ _RESET = (1).to_bytes(4, sys.byteorder) + bytes(4)
 
 def bucket_of(microseconds: int) -> int:
     """Return the index in `Exchange.latency` that counts a latency of so many microseconds."""
-    shift = max(0, microseconds.bit_length() - 4)
-    return min(BUCKETS - 1, shift * 8 + (microseconds >> shift))
+    if microseconds < 16:
+        return microseconds
+    shift = microseconds.bit_length() - 4
+    bucket = shift * 8 + (microseconds >> shift)
+    return bucket if bucket < BUCKETS else BUCKETS - 1
 
 
 def bucket_floor(index: int) -> int:
@@ -380,7 +383,13 @@ class Poller:
         links, clients, listeners, _ = ready = self._ready
         if not (links or clients or listeners or self.resumed):
             return False
-        ready[:3] = [], [], []
+        # Replaced before anything is called, and only where needed: most passes have one kind.
+        if links:
+            ready[0] = []
+        if clients:
+            ready[1] = []
+        if listeners:
+            ready[2] = []
         if links:
             self._dispatch(links)
         if clients:
