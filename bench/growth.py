@@ -17,12 +17,12 @@ from typing import Any
 from bench.contenders import COMPILED, WITH_TIMERS, C, Contender, available
 from bench.harness import Bench
 from bench.plot import line_chart
-from bench.report import median, progress
+from bench.report import progress
 from bench.running import Failure
 from bench.workloads import KEPT_10, Workload
 
-ROUNDS = 3
-SECONDS = 0.6
+ROUNDS = 5
+SECONDS = 0.4
 SPARE_DESCRIPTORS = 100
 PER_REQUEST = "CPU time a request, us"
 
@@ -91,19 +91,21 @@ def charts(most_clients: int) -> Iterator[tuple[str, str, str, Lines, list[int]]
 
 
 def measure(bench: Bench, name: str, lines: Lines, numbers: list[int]) -> dict[str, Any]:
-    """The median CPU time a request at each number, by line; the lines in turns."""
-    found: dict[str, list[tuple[int, float | None]]] = {line: [] for line in lines}
-    for number in numbers:
-        progress(f"{name}: {number}")
-        samples: dict[str, list[float]] = {line: [] for line in lines}
-        for _ in range(ROUNDS):
+    """The least CPU time a request of all rounds at each number, by line.
+
+    What else happens on the machine only adds to it.  Lines and numbers take turns within a round,
+    so that what disturbs for a while is not all in one point.
+    """
+    samples: dict[tuple[str, int], list[float]] = {}
+    for turn in range(ROUNDS):
+        for number in numbers:
+            progress(f"{name}: round {turn + 1} of {ROUNDS}: {number}")
             for line, (contender, point) in lines.items():
                 settings, workload = point(number)
                 with bench.broker(contender, **settings) as broker:
-                    samples[line].append(broker.load(workload, SECONDS)["cpu_us"])
-        for line, values in samples.items():
-            found[line].append((number, median(values)))
-    return found
+                    cpu = broker.load(workload, SECONDS)["cpu_us"]
+                samples.setdefault((line, number), []).append(cpu)
+    return {line: [(number, min(samples[line, number])) for number in numbers] for line in lines}
 
 
 def main() -> int:
