@@ -823,7 +823,9 @@ class Link:
         """Read until a read comes back short, so that a surplus behind the line is seen."""
         exchange = self.exchange
         buffer = self.buffer
-        for turn in range(1, 1 << 30):
+        turn = 0
+        while True:
+            turn += 1
             try:
                 data = self.port.recv(RECEIVE)
             except OSError as error:
@@ -838,14 +840,15 @@ class Link:
                 exchange.lose(self, "the peer spoke on an idle connection")
                 return
             self.progress = exchange.poller.now
-            if len(buffer) + len(data) - 1 > exchange.max_reply:
-                exchange.policy.trouble("max_reply", len(buffer) + len(data))
+            size = len(buffer) + len(data)
+            if size - 1 > exchange.max_reply:
+                exchange.policy.trouble("max_reply", size)
                 exchange.lose(self, "the reply is longer than max_reply")
                 return
             whole = len(data) < RECEIVE
             if (
                 whole
-                and not len(buffer)
+                and size == len(data)
                 # It counts although it is not kept here: its client may not take it.
                 and (self.state != BUSY or exchange.held + len(data) <= exchange.max_buffered)
                 and data.find(b"\n") == len(data) - 1
@@ -855,7 +858,7 @@ class Link:
             buffer.append(data)
             exchange.held += len(data)
             if exchange.held > exchange.max_buffered:
-                exchange.policy.trouble("max_buffered", len(buffer))
+                exchange.policy.trouble("max_buffered", size)
                 exchange.lose(self, "max_buffered is used up")
                 return
             if whole:
@@ -973,6 +976,54 @@ class Exchange:
     time.  `dial_at` is the time before which no link is to be opened, and `refusing` is set while
     no request is to wait for one.
     """
+
+    __slots__ = (
+        "_matching",
+        "abandoned",
+        "accepted",
+        "accepting",
+        "admits",
+        "asked",
+        "attempts",
+        "background",
+        "client_timeout",
+        "clients",
+        "con_lost",
+        "dial_at",
+        "draining",
+        "drop_abandoned",
+        "empty_is_request",
+        "held",
+        "idle",
+        "latency",
+        "links",
+        "listeners",
+        "max_buffered",
+        "max_clients",
+        "max_connections",
+        "max_dialling",
+        "max_early",
+        "max_queue",
+        "max_reply",
+        "max_request",
+        "outstanding",
+        "policy",
+        "poller",
+        "queue",
+        "queue_timeout",
+        "recovering",
+        "refusing",
+        "replies",
+        "reply_timeout",
+        "requests",
+        "sealed",
+        "special",
+        "timed",
+        "transaction_timeout",
+        "unfinished",
+        "unread",
+        "usable",
+    )
 
     def __init__(self, poller: Poller, policy: Any) -> None:
         self.poller = poller
