@@ -7,7 +7,6 @@ then and keeps what is wrong, so that a person is told of all problems at once.
 from __future__ import annotations
 
 import os
-import re
 
 from lonc.broker.settings import Settings
 from lonc.broker.table import NotAllowed, Table, written
@@ -19,13 +18,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
-
-# What begins a line of TOML: "[a table]" or "[[one of many]]", or the name of a value and "=".
-_NAME = r"""(?:[\w-]+|"[^"]*"|'[^']*')"""
-_PATH = rf"({_NAME}(?:\s*\.\s*{_NAME})*)"
-_TABLE_LINE = re.compile(rf"\s*\[\[?\s*{_PATH}\s*\]", re.ASCII)
-_VALUE_LINE = re.compile(rf"\s*{_PATH}\s*=", re.ASCII)
-_WHERE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
 
 class Draft:
@@ -137,16 +129,18 @@ def load(
 ) -> Configuration:
     """Return the configuration of a file, of the options of a command line, or of both together.
 
-    `path` is a file in the form of `lonc.toml`. `site` puts what the files of
-    `source` say. `hosts` are texts "ID=ADDRESS" or
-    "ID=ADDRESS:PORT", an IPv6 address with a port in brackets. `sets` are texts "NAME=VALUE", or
-    "hosts.ID.NAME=VALUE" for one host, with the value as in the file, where quotes may be left
-    out. Options win over the file. A relative `socket_dir` is taken from the working directory.
+    `path` is a file in the form of `lonc.toml`. `site` puts what the files of `source` say.
+    `hosts` are texts "ID=ADDRESS" or "ID=ADDRESS:PORT", an IPv6 address with a port in brackets.
+    `sets` are texts "NAME=VALUE", or "hosts.ID.NAME=VALUE" for one host, with the value as in the
+    file, where quotes may be left out. Options win over the file. A relative `socket_dir` is taken
+    from the working directory.
 
     Raises ConfigError with a line for each problem; a syntax error of the file stands alone.
     """
     draft = Draft(path or source)
     if path is not None:
+        from lonc.daemon.toml_file import read_file
+
         read_file(path, draft)
     if site is not None:
         site(draft)
@@ -159,103 +153,6 @@ def load(
     for text in sets:
         _read_set(text, draft)
     return draft.finish()
-
-
-def read_file(path: str, draft: Draft) -> None:
-    """Put everything that a TOML file says into `draft`.
-
-    Raises ConfigError with one line where the file cannot be read or is not TOML.
-    """
-    text = _text(path)
-    document = _document(path, text)
-    lines = _lines(text)
-
-    def place(*names: str) -> str:
-        for count in range(len(names), 0, -1):
-            if names[:count] in lines:
-                return f"{path}:{lines[names[:count]]}"
-        return path
-
-    hosts = document.pop("hosts", {})
-    for name, value in document.items():
-        draft.put(place(name), name, value)
-    if not isinstance(hosts, dict):
-        draft.problems.append(f"{place('hosts')}: hosts: must be tables, [hosts.ID] for each host")
-        return
-    for host_id, table in hosts.items():
-        draft.add_host(place("hosts", host_id), host_id)
-        if not isinstance(table, dict):
-            where = place("hosts", host_id)
-            draft.problems.append(f"{where}: hosts.{host_id}: must be a table [hosts.{host_id}]")
-            continue
-        for name, value in table.items():
-            draft.put(place("hosts", host_id, name), name, value, host_id)
-
-
-def _text(path: str) -> str:
-    try:
-        with open(path, "rb") as file:
-            content = file.read()
-    except OSError as error:
-        raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from None
-    try:
-        return content.decode()
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise ConfigError([f"{path}:{line}: not UTF-8 text"]) from None
-
-
-def _document(path: str, text: str) -> dict[str, Any]:
-    import tomllib
-
-    try:
-        return tomllib.loads(text)
-    except ValueError as error:
-        what = str(error)
-    except RecursionError:
-        what = "nested too deeply"
-    where = _WHERE.search(what)
-    if where is None:
-        raise ConfigError([f"{path}: not TOML: {what}"])
-    what = what[: where.start()]
-    if where[1]:
-        raise ConfigError([f"{path}:{where[1]}: not TOML: {what}, column {where[2]}"])
-    raise ConfigError([f"{path}:{len(text.splitlines())}: not TOML: {what}, where the file ends"])
-
-
-def _lines(text: str) -> dict[tuple[str, ...], int]:
-    """Return the line where each path of names of a TOML document is first seen.
-
-    tomllib keeps no lines. This looks at the beginnings of lines only, so a value inside braces
-    is missing; what looks like a name inside a text of many lines counts, and does no harm.
-    """
-    lines: dict[tuple[str, ...], int] = {}
-    table: tuple[str, ...] = ()
-    for number, line in enumerate(text.splitlines(), 1):
-        if match := _TABLE_LINE.match(line):
-            table = names = _names(match[1])
-        elif match := _VALUE_LINE.match(line):
-            names = table + _names(match[1])
-        else:
-            continue
-        for count in range(1, len(names) + 1):
-            lines.setdefault(names[:count], number)
-    return lines
-
-
-def _names(path: str) -> tuple[str, ...]:
-    """Return the names of a dotted TOML path, quotes and escapes taken off."""
-    import tomllib
-
-    try:
-        document = tomllib.loads(f"[{path}]")
-    except ValueError:
-        return (path,)
-    names = []
-    while document:
-        [(name, document)] = document.items()
-        names.append(name)
-    return tuple(names)
 
 
 def _read_host(text: str, draft: Draft) -> None:
