@@ -1052,10 +1052,7 @@ cdef class Client(Endpoint):
 
 @cython.final
 cdef class Link(Endpoint):
-    """A connection to the peer.  It carries one request at a time; see the twin.
-
-    `kept` is how much of its buffer is counted in `Exchange.held`.
-    """
+    """A connection to the peer.  It carries one request at a time; see the twin."""
 
     cdef readonly Exchange exchange
     cdef public object data
@@ -1517,9 +1514,9 @@ cdef class Exchange:
 
     cdef inline int _want(self) except -1:
         if (
-            self.attempts < self.queue._count + self.background._count
+            self.attempts + self.usable < self.max_connections
             and self.attempts < self.max_dialling
-            and self.attempts + self.usable < self.max_connections
+            and self.attempts < self.queue._count + self.background._count
             and self.poller.now >= self.dial_at
         ):
             self.policy.dial()

@@ -736,12 +736,14 @@ class Link:
     transaction, CLOSED.  `data` belongs to policy.  `answered` counts its replies, `started` is
     when it got its transaction, `progress` when it last sent or received a byte, and `idle_since`
     when it last became idle.  `last` is set for a link that is to be retired after its reply, and
-    `late` by policy for one whose peer did not reply in time.
+    `late` by policy for one whose peer did not reply in time.  `_kept` is how much of its buffer is
+    counted in `Exchange.held`.
     """
 
     rank = 0
 
     __slots__ = (
+        "_kept",
         "answered",
         "buffer",
         "cut",
@@ -765,6 +767,7 @@ class Link:
         self.fd = port.fileno()
         self.data = data
         self.buffer = Buffer()
+        self._kept = 0
         self.out: memoryview | None = None
         self.cut = False
         self.last = False
@@ -840,7 +843,7 @@ class Link:
                 exchange.lose(self, "the peer spoke on an idle connection")
                 return
             self.progress = exchange.poller.now
-            size = len(buffer) + len(data)
+            size = self._kept + len(data)
             if size - 1 > exchange.max_reply:
                 exchange.policy.trouble("max_reply", size)
                 exchange.lose(self, "the reply is longer than max_reply")
@@ -848,7 +851,7 @@ class Link:
             whole = len(data) < RECEIVE
             if (
                 whole
-                and size == len(data)
+                and not self._kept
                 # It counts although it is not kept here: its client may not take it.
                 and (self.state != BUSY or exchange.held + len(data) <= exchange.max_buffered)
                 and data.find(b"\n") == len(data) - 1
@@ -856,6 +859,7 @@ class Link:
                 self._line(data)
                 return
             buffer.append(data)
+            self._kept = size
             exchange.held += len(data)
             if exchange.held > exchange.max_buffered:
                 exchange.policy.trouble("max_buffered", size)
@@ -868,10 +872,11 @@ class Link:
         end = buffer.line_end()
         if not end:
             return
-        if end < len(buffer):
+        if end < self._kept:
             exchange.lose(self, "the peer sent more than one line")
             return
         exchange.held -= end
+        self._kept = 0
         line = buffer.take(end)
         self._line(line)
 
@@ -880,12 +885,10 @@ class Link:
         if self.out is not None:
             exchange.lose(self, "the peer answered before the request was written")
             return
-        if self.state == PREPARING:
-            exchange.policy.heard(self, line)
-            return
         transaction = self.transaction
-        assert transaction is not None
-        if transaction.plan is not None or (exchange.sealed and line.startswith(b"enc:")):
+        if transaction is None:
+            exchange.policy.heard(self, line)
+        elif transaction.plan is not None or (exchange.sealed and line.startswith(b"enc:")):
             exchange.policy.answered(self, transaction, line)
         else:
             exchange.answer(self, line)
@@ -1227,11 +1230,10 @@ class Exchange:
 
     def want(self) -> None:
         """Ask for one more link, if requests wait and the limits allow it."""
-        waiting = len(self.queue) + len(self.background)
         if (
-            self.attempts < waiting
+            self.attempts + self.usable < self.max_connections
             and self.attempts < self.max_dialling
-            and self.attempts + self.usable < self.max_connections
+            and self.attempts < len(self.queue) + len(self.background)
             and self.poller.now >= self.dial_at
         ):
             self.policy.dial()
@@ -1313,7 +1315,8 @@ class Exchange:
         link.state = CLOSED
         link.transaction = None
         link.out = None
-        self.held -= len(link.buffer)
+        self.held -= link._kept
+        link._kept = 0
         link.buffer.clear()
         del self.links[link]
         self.poller.discard(link.fd)
