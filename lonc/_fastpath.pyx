@@ -55,7 +55,7 @@ cdef extern from "<sys/socket.h>" nogil:
 
 cdef extern from "<sys/epoll.h>" nogil:
     int EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD
-    unsigned int EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP
+    unsigned int EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP, EPOLLRDHUP
     ctypedef union epoll_data_t:
         uint64_t u64
     struct epoll_event:
@@ -593,12 +593,12 @@ cdef class Poller:
         self._generation += 1
         entry.generation = self._generation
         entry.mask = mask
+        entry.rank = rank
         if self._selector is not None:
             if mask:
                 self._selector.register(fd, mask, None)
         else:
             self._control(EPOLL_CTL_ADD, fd)
-        entry.rank = rank
         entry.handler = <PyObject *> handler
         Py_INCREF(handler)
         return 0
@@ -640,7 +640,7 @@ cdef class Poller:
     cdef int _control(self, int operation, int fd) except -1:
         cdef Entry *entry = &self._entries[fd]
         cdef epoll_event event
-        event.events = 0
+        event.events = EPOLLRDHUP if entry.rank == RANK_PEER else 0
         if entry.mask & C_READ:
             event.events |= EPOLLIN
         if entry.mask & C_WRITE:
@@ -670,6 +670,8 @@ cdef class Poller:
             mask |= C_READ
         if event.events & EPOLLOUT:
             mask |= C_WRITE
+        if event.events & EPOLLRDHUP:
+            mask |= C_HANGUP
         if event.events & (EPOLLHUP | EPOLLERR):
             mask |= entry.mask | C_HANGUP
         self._found(fd, mask, watchers)
@@ -1060,6 +1062,7 @@ cdef class Link(Endpoint):
     cdef Py_ssize_t kept
     cdef bytes out
     cdef Py_ssize_t offset
+    cdef bint ended
     cdef readonly bint cut
     cdef public bint last, late
     cdef readonly Transaction transaction
@@ -1084,6 +1087,8 @@ cdef class Link(Endpoint):
     cdef int ready(self, int mask) except -1:
         if mask & C_WRITE and self.out is not None:
             self._flush()
+        if mask & C_HANGUP:
+            self.ended = True
         if mask & (C_READ | C_HANGUP) and self._state != S_CLOSED:
             self._receive()
         return 0
@@ -1621,11 +1626,15 @@ cdef class Exchange:
         return 0
 
     cdef int _next(self, Link link) except -1:
-        """Give a link the next request that waits, or put it on the idle stack, or retire it."""
-        cdef Transaction transaction = None if link.last else self._dequeue()
+        """Give a link the next request that waits, or put it on the idle stack, or end it."""
+        cdef Transaction transaction = None
+        if not link.last and not link.ended:
+            transaction = self._dequeue()
         if transaction is not None:
             return self._give(link, transaction)
         self._rest(link)
+        if link.ended:
+            return self.lose(link, "the peer closed the connection")
         if link.last:
             self.policy.retire(link)
             self._want()

@@ -83,6 +83,7 @@ EPOLLIN = getattr(select, "EPOLLIN", 0)
 EPOLLOUT = getattr(select, "EPOLLOUT", 0)
 EPOLLERR = getattr(select, "EPOLLERR", 0)
 EPOLLHUP = getattr(select, "EPOLLHUP", 0)
+EPOLLRDHUP = getattr(select, "EPOLLRDHUP", 0)
 
 # Plain numbers: the enumerations of the standard library take longer to combine than a send.
 _RECV_FLAGS = int(getattr(socket, "MSG_DONTWAIT", 0))
@@ -220,7 +221,11 @@ class Port:
 
 
 class _Epoll:
-    """What a poller waits on where there is epoll: it sees hang-ups behind a mask of 0 too."""
+    """What a poller waits on where there is epoll.
+
+    It sees hang-ups behind a mask of 0 too, and of a peer already that it has ended its side while
+    there still is something to read.
+    """
 
     __slots__ = ("_data", "_epoll")
 
@@ -230,7 +235,8 @@ class _Epoll:
 
     def set(self, fd: int, old: int | None, mask: int, data: Any) -> None:
         """Watch `fd`, which was watched for `old` (None: not at all), for `mask`."""
-        events = (EPOLLIN if mask & READ else 0) | (EPOLLOUT if mask & WRITE else 0)
+        events = EPOLLRDHUP if data[0] == 0 else 0
+        events |= (EPOLLIN if mask & READ else 0) | (EPOLLOUT if mask & WRITE else 0)
         if old is None:
             self._epoll.register(fd, events)
         else:
@@ -258,6 +264,8 @@ class _Epoll:
                 found = READ if event & EPOLLIN else 0
                 if event & EPOLLOUT:
                     found |= WRITE
+                if event & EPOLLRDHUP:
+                    found |= HANGUP
                 if event & (EPOLLHUP | EPOLLERR):
                     found |= mask | HANGUP
             ready[rank].append((handler, found))
@@ -737,12 +745,14 @@ class Link:
     when it got its transaction, `progress` when it last sent or received a byte, and `idle_since`
     when it last became idle.  `last` is set for a link that is to be retired after its reply, and
     `late` by policy for one whose peer did not reply in time.  `_kept` is how much of its buffer is
-    counted in `Exchange.held`.
+    counted in `Exchange.held`.  `_ended` is set when the peer has ended its side, where that is
+    seen before the last of what it said is read: a request written now would be lost.
     """
 
     rank = 0
 
     __slots__ = (
+        "_ended",
         "_kept",
         "answered",
         "buffer",
@@ -768,6 +778,7 @@ class Link:
         self.data = data
         self.buffer = Buffer()
         self._kept = 0
+        self._ended = False
         self.out: memoryview | None = None
         self.cut = False
         self.last = False
@@ -782,6 +793,8 @@ class Link:
         """Handle what the poller saw on the connection."""
         if mask & WRITE and self.out is not None:
             self._flush()
+        if mask & HANGUP:
+            self._ended = True
         if mask & (READ | HANGUP) and self.state != CLOSED:
             self._receive()
 
@@ -1335,15 +1348,17 @@ class Exchange:
             self.policy.begin(link, transaction)
 
     def _next(self, link: Link) -> None:
-        """Give a link the next request that waits, or put it on the idle stack, or retire it."""
-        transaction = None if link.last else self._dequeue()
+        """Give a link the next request that waits, or put it on the idle stack, or end it."""
+        transaction = None if link.last or link._ended else self._dequeue()
         if transaction is not None:
             self._give(link, transaction)
             return
         link.state = IDLE
         link.idle_since = self.poller.now
         self.idle.append(link)
-        if link.last:
+        if link._ended:
+            self.lose(link, "the peer closed the connection")
+        elif link.last:
             self.policy.retire(link)
             self.want()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from lonc._purepath import RECEIVE
@@ -255,6 +257,44 @@ def test_a_closed_idle_connection_is_never_given_a_request(world):
     assert link.line() == b"again\n"
     link.send(b"y\n")
     assert client.line() == b"y\n"
+
+
+def test_a_peer_that_replies_and_closes_costs_no_request(world):
+    """The end is seen together with the reply, before the next request is written behind it."""
+    peer = world.peer()
+    world.start(peer, max_connections=1)
+    client, link = world.acquainted(peer)
+    client.send(b"one\n")
+    assert link.line() == b"one\n"
+    others = [world.client(b"%d\n" % number) for number in range(3)]
+    world.settle()
+    link.sock.send(b"1\n")
+    link.close()
+    assert client.line() == b"1\n"
+    link = peer.accept()
+    for number, other in enumerate(others):
+        assert link.line() == b"%d\n" % number
+        link.send(b"y\n")
+        assert other.line() == b"y\n"
+    assert world.log.only("lost a connection") == "WARNING"
+
+
+def test_a_peer_that_ends_its_side_behind_a_long_reply(world):
+    """What it said before is read to its last byte."""
+    connector = Connector(world)
+    world.start(connector=connector, max_connections=1)
+    client = world.client(b"ping\n")
+    world.until(lambda: connector.far)
+    world.settle()
+    other = world.client(b"again\n")
+    world.settle()
+    reply = b"x" * (RECEIVE + 10_000) + b"\n"
+    assert connector.far[0].send(reply) == len(reply)
+    connector.far[0].shutdown(socket.SHUT_WR)
+    assert client.bytes(len(reply)) == reply
+    world.until(lambda: len(connector.far) == 2)
+    connector.far[1].send(b"y\n")
+    assert other.line() == b"y\n"
 
 
 def test_the_same_with_more_clients_than_one_look_at_the_kernel_finds(world):
