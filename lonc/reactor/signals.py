@@ -119,7 +119,8 @@ class Signals:
             return
         reader, writer = self._reader, self._writer
         self._reader, self._writer = self._pair()
-        _replace_wakeup(writer.fileno(), self._writer.fileno())
+        # asyncio takes the wake-up away from every child of a program that has imported it.
+        _replace_wakeup((writer.fileno(), _NO_WAKEUP), self._writer.fileno())
         self._reactor.poller.discard(reader.fileno())
         self._reactor.poller.watch(self._reader.fileno(), READ, self)
         reader.close()
@@ -177,7 +178,7 @@ class Signals:
     def _close(self) -> None:
         assert self._reader is not None and self._writer is not None
         self._reactor._notice_fork()
-        _replace_wakeup(self._writer.fileno(), self._outer)
+        _replace_wakeup((self._writer.fileno(),), self._outer)
         self._reactor.poller.discard(self._reader.fileno())
         self._reader.close()
         self._writer.close()
@@ -192,12 +193,12 @@ class Signals:
         return reader, writer
 
 
-def _replace_wakeup(ours: int, other: int) -> None:
-    """Have the interpreter wake up `other` instead of `ours`; any third descriptor stays."""
+def _replace_wakeup(ours: tuple[int, ...], other: int) -> None:
+    """Have the interpreter wake up `other` instead of one of `ours`; any third descriptor stays."""
     try:
         current = signal.set_wakeup_fd(other, warn_on_full_buffer=False)
     except (OSError, ValueError):
         # Its owner has closed it since.
         current = signal.set_wakeup_fd(_NO_WAKEUP)
-    if current != ours:
+    if current not in ours:
         signal.set_wakeup_fd(current, warn_on_full_buffer=False)

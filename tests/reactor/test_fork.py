@@ -103,6 +103,35 @@ def test_a_signal_of_the_child_does_not_wake_up_the_parent(reactor):
     caught.cancel()
 
 
+def test_signals_where_somebody_takes_the_wakeup_away_at_a_fork(reactor):
+    """asyncio does from Python 3.12 on, in every child of a program that has imported it."""
+    seen = []
+    caught = reactor.signal(USR1, lambda event: seen.append(event.hits))
+
+    def child():
+        signal.set_wakeup_fd(-1)
+        reactor.run_once(0)
+        os.kill(os.getpid(), USR1)
+        assert reactor.run_once(0)
+        assert seen == [1]
+
+    in_child(child)
+    caught.cancel()
+
+
+def test_the_wakeup_of_somebody_else_stays_at_a_fork(reactor, pair):
+    caught = reactor.signal(USR1, print)
+    other = pair[0].fileno()
+
+    def child():
+        signal.set_wakeup_fd(other)
+        reactor.run_once(0)
+        assert signal.set_wakeup_fd(-1) == other
+
+    in_child(child)
+    caught.cancel()
+
+
 def test_a_signal_before_the_childs_first_pass_is_not_lost(reactor):
     seen = []
     caught = reactor.signal(USR1, lambda event: seen.append(event.hits))
