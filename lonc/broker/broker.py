@@ -308,7 +308,7 @@ class Broker:
         session.cancel()
         if state != "preparing":
             self.log.log("WARNING", f"lost a connection to {self.host.id}: {reason}")
-        if link.answered == 0 or link.late:
+        if link.late or not (link.answered or session.declined):
             self._failed(reason)
         else:
             self._left_alone(reason)

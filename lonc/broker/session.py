@@ -37,6 +37,8 @@ class Session:
         self.current_host: str | None = None
         # While the peer is being asked to act as a host: that host, and the line for it.
         self.selecting: tuple[str, bytes] | None = None
+        # Whether the peer would not act as the host of a request: it is there, and has answered.
+        self.declined = False
         broker.sessions[self] = None
         broker.exchange.dialling()
         self._attempt = broker.connector.attempt(self._connected, self._not_connected)

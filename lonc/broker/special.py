@@ -92,6 +92,7 @@ def answered(broker: Broker, link: Link, transaction: Transaction, line: bytes) 
             session.current_host = chosen
             link.write(command)
         else:
+            session.declined = True
             exchange.lose(link, "the peer did not accept the host that the request is for")
         return
     if broker.dialect.encrypts and line.startswith(SEALED_PREFIX):

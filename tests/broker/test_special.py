@@ -234,6 +234,19 @@ def test_a_host_that_the_peer_does_not_accept(world, answer):
     assert peer.take() is None
 
 
+def test_hosts_that_the_peer_does_not_accept_are_not_the_peers_failure(world):
+    """Else whoever asks for hosts that do not exist would have the peer taken for dead."""
+    peer = world.peer()
+    broker = world.start(peer, "versioned", connection_retries=2)
+    for _ in range(5):
+        client = world.client(b"sethost:other:ping\n")
+        link = peer.greet(version=TWO_STEPS)
+        assert link.line() == b"sethost:other\n"
+        link.send(b"refused\n")
+        assert client.line() == b"con_lost\n"
+        assert (broker.stats()["state"], broker.stats()["retries"]) == ("up", 2)
+
+
 def test_a_peer_that_does_not_go_back_to_its_own_host(world):
     client, link, peer = start(world, version=TWO_STEPS)
     client.send(b"sethost:other:ping\n")
