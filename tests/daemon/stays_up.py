@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 # Whoever has waited so long for an answer has been forgotten. Seconds.
 FORGOTTEN = 60.0
 CLIENTS = 8
+# Of a reply that is longer than this a process that is killed may have written only a part.
+SOCKET_HOLDS = 100_000
 # A host whose process died more often is left alone until the parent has forgiven it; its pauses
 # between restarts would become longer than anybody waits.
 DEATHS, FORGIVEN = 3, 62.0
@@ -214,8 +216,17 @@ class StaysUp:
     def big(self, chance: random.Random, host: str) -> None:
         """One large request."""
         word = b"x" * chance.randint(1, 300_000)
+        began = time.monotonic()
         with self.connected(host) as client:
-            self.judge(self.exchange(client, b"echo:" + word), word)
+            answer = self.exchange(client, b"echo:" + word)
+        if len(answer) > SOCKET_HOLDS and word.startswith(answer) and self.killed_since(began):
+            self.counts["cut by a kill"] += 1
+        else:
+            self.judge(answer, word)
+
+    def killed_since(self, began: float) -> bool:
+        """Whether a process was killed, or stopped and then replaced, in the time of a request."""
+        return any(began - FORGOTTEN < when for deaths in self._killed.values() for when in deaths)
 
     def leaver(self, chance: random.Random, host: str) -> None:
         """A client that dies while it waits."""
