@@ -258,8 +258,15 @@ cdef class Port:
 
     cdef int fd
 
+    def __cinit__(self):
+        self.fd = -1
+
     def __init__(self, int fd):
         self.fd = fd
+
+    def __dealloc__(self):
+        if self.fd >= 0:
+            c_close(self.fd)
 
     def fileno(self):
         """Return the descriptor, -1 after `close`."""

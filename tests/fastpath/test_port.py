@@ -95,6 +95,23 @@ def test_close(pair):
     assert far.recv(10) == b""
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_one_that_nobody_closes(parts):
+    near, far = socket.socketpair()
+    with far:
+        parts.Port(near.detach())
+        assert far.recv(1) == b""
+
+
+@pytest.mark.parametrize("wrong", ["text", 1 << 80])
+def test_what_is_no_descriptor(parts, wrong):
+    """Nothing is closed in its place: nought would be standard input."""
+    before = os.fstat(0)
+    with pytest.raises((TypeError, OverflowError)):
+        parts.Port(wrong)
+    assert os.path.samestat(os.fstat(0), before)
+
+
 def test_closed_twice_closes_nobody_else(pair):
     port, _ = pair
     fd = port.fileno()
