@@ -306,8 +306,7 @@ class Broker:
             return
         self.sessions.pop(session, None)
         session.cancel()
-        if state != "preparing":
-            self.log.log("WARNING", f"lost a connection to {self.host.id}: {reason}")
+        self.log.log("WARNING", f"lost a connection to {self.host.id}: {reason}")
         if link.late or not (link.answered or session.declined):
             self._failed(reason)
         else:
@@ -345,6 +344,10 @@ class Broker:
     def attempt_failed(self, session: Session, reason: str) -> None:
         """No address of the host could be connected to, or all refused."""
         self.sessions.pop(session, None)
+        if self.exchange.usable or self.exchange.attempts:
+            self.log.log(
+                "WARNING", f"another connection to {self.host.id} cannot be opened: {reason}"
+            )
         self._failed(reason)
 
     def ready(self, session: Session) -> None:

@@ -125,6 +125,7 @@ def test_a_failed_extra_attempt_hurts_nobody_while_a_connection_is_alive(timed):
     extra.close()
     assert waiting.silent()
     assert broker.health.state == UP
+    assert world.log.only("another connection to msul1 cannot be opened") == "WARNING"
     # The next extra one is tried when it is due, though nobody asks again.
     world.pass_time(4.9)
     assert peer.take() is None

@@ -259,6 +259,7 @@ def test_a_peer_that_does_not_go_back_to_its_own_host(world):
     assert link.line() == b"sethost:msul1\n"
     link.send(b"refused\n")
     assert link.rest() == b""
+    assert world.log.only("lost a connection to msul1: the peer would not act") == "WARNING"
     # The request that waited was not sent there; it gets another connection.
     link = peer.greet(version=TWO_STEPS)
     assert link.line() == b"plain\n"
