@@ -20,7 +20,7 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
 from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
-from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, ENOENT, errno
+from libc.errno cimport EAGAIN, EBADF, ECONNABORTED, EINTR, ENOENT, errno
 from libc.math cimport ceil
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memchr, memcpy, memmove, memset
@@ -110,6 +110,10 @@ cdef enum:
     AGAIN = -1
     FAILED = -2
 
+# How often this process has forked, counted from the first poller on.
+cdef uint32_t forks = 0
+cdef bint counting_forks = False
+
 cdef tuple STATES = (PREPARING, IDLE, BUSY, CLOSED)
 cdef double INFINITY = float("inf")
 cdef char received[C_RECEIVE]
@@ -136,6 +140,11 @@ def bucket_floor(int index):
         return index
     shift = index // 8 - 1
     return (index - shift * 8) << shift
+
+
+def _count_fork():
+    global forks
+    forks += 1
 
 
 @cython.final
@@ -423,7 +432,7 @@ cdef class Poller:
     # Indexed by descriptor.
     cdef Entry *_entries
     cdef int _size
-    cdef uint32_t _generation, _waits
+    cdef uint32_t _generation, _waits, _forks
     # By rank.
     cdef Ready *_ready[3]
     cdef int _count[3]
@@ -433,6 +442,11 @@ cdef class Poller:
         self._epoll = -1
 
     def __init__(self, selector=None, clock=None):
+        global counting_forks
+        if not counting_forks:
+            os.register_at_fork(before=_count_fork)
+            counting_forks = True
+        self._forks = forks
         self._selector = selector
         self._clock = clock
         self.resumed = []
@@ -632,7 +646,11 @@ cdef class Poller:
         return 0
 
     cdef int _discard(self, int fd, bint tell) except -1:
-        """Forget `fd`.  With `tell` unset it or the epoll is about to be closed, which is enough."""
+        """Forget `fd`.  With `tell` unset it or the epoll is about to be closed.
+
+        That is enough, and saves a call, as long as no forked process can have a copy of it: the
+        kernel would report it until the last copy is closed.
+        """
         cdef Entry *entry = self._entry(fd)
         cdef object handler = <object> entry.handler
         entry.handler = NULL
@@ -640,8 +658,10 @@ cdef class Poller:
         if self._selector is not None:
             if entry.mask:
                 self._selector.unregister(fd)
-        elif tell and epoll_ctl(self._epoll, EPOLL_CTL_DEL, fd, NULL) < 0 and errno != ENOENT:
-            PyErr_SetFromErrno(OSError)
+        elif tell or self._forks != forks:
+            if epoll_ctl(self._epoll, EPOLL_CTL_DEL, fd, NULL) < 0:
+                if errno != ENOENT and errno != EBADF:
+                    PyErr_SetFromErrno(OSError)
         return 0
 
     cdef int _control(self, int operation, int fd) except -1:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from lonc._purepath import RECEIVE
+from tests.reactor.conftest import fork, readable
 
 
 def test_end_of_file_after_a_whole_line(world):
@@ -209,6 +212,32 @@ def test_a_client_that_connects_and_says_nothing(world):
     world.settle()
     assert world.broker.stats()["clients"] == 1
     assert world.log.lines == []
+
+
+@pytest.mark.parametrize("who", ["client", "peer"])
+def test_a_connection_ends_of_which_a_forked_process_has_a_copy(world, who):
+    """The kernel goes on reporting it, to whoever closed it without taking it off first."""
+    peer = world.peer()
+    world.start(peer)
+    client, link = world.acquainted(peer)
+    wire = {"client": client, "peer": link}[who]
+    reader, writer = os.pipe()
+    child = fork()
+    if child == 0:
+        # Of the connection, that is: of its far end nobody has one.
+        wire.close()
+        os.close(writer)
+        os.read(reader, 1)
+        os._exit(0)
+    os.close(reader)
+    wire.close()
+    try:
+        world.settle()
+        assert not readable(world.reactor.fileno()), "waiting would return at once, for ever"
+    finally:
+        os.close(writer)
+        os.waitpid(child, 0)
+    assert world.broker.stats()["clients"] == (who == "peer")
 
 
 def test_a_client_that_shuts_its_reading_down(world):
