@@ -129,7 +129,7 @@ def main() -> int:
         return 1
     progress("")
     summary = report.summarize(samples, calls)
-    judged = targets(summary, starts)
+    judged = targets(samples, summary, starts)
 
     for name, value in about.items():
         print(f"{name}: {value}")
