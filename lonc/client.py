@@ -64,6 +64,7 @@ class Client:
         self.timeout = timeout
         self.why_failed: Exception | None = None
         self._socket: socket.socket | None = None
+        self._pid = 0  # of the process that made the connection
 
     def __enter__(self) -> Client:
         return self
@@ -172,11 +173,14 @@ class Client:
     def _connected(self, deadline: float | None) -> socket.socket:
         """The kept connection, or a new one. Raises ConnectFailed or TimeoutError."""
         if self._socket is not None:
-            if not _readable(self._socket):
+            # A process that was forked has a copy only: replies to both would get mixed up. And
+            # between requests there is nothing to read but the end of the stream.
+            if self._pid == os.getpid() and not _readable(self._socket):
                 return self._socket
-            # Between requests there is nothing to read but the end of the stream.
             self.close()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.settimeout(None)
+        self._pid = os.getpid()
         try:
             if deadline is not None:
                 # A connect waits for room in the listener's backlog. A socket in Python's timeout

@@ -9,6 +9,7 @@ import pytest
 
 from lonc.client import Client, ClientError, ConnectFailed, ConnectionLost, RequestTimeout
 from lonc.errors import LoncError
+from tests.reactor.conftest import in_child
 
 
 def test_reply_comes_back_without_its_line_feed(daemon):
@@ -29,6 +30,22 @@ def test_one_connection_carries_many_requests(daemon):
         ]
     daemon.finish()
     assert daemon.accepted == 1
+
+
+def test_a_forked_process_has_a_connection_of_its_own(daemon):
+    """Else each could get the reply to the other's request."""
+    daemon.serve(daemon.answers(b"1\n", b"3\n"))
+    with Client(daemon.path) as client:
+        assert client.request(b"first") == b"1"
+        daemon.serve(daemon.answers(b"2\n"))
+        in_child(lambda: _expect(client, b"child's", b"2"))
+        assert client.request(b"parent's") == b"3"
+    daemon.finish()
+    assert daemon.accepted == 2
+
+
+def _expect(client, request, reply):
+    assert client.request(request) == reply
 
 
 def test_reply_in_many_pieces(daemon):
