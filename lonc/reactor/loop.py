@@ -344,7 +344,8 @@ class Reactor:
             ran = bool(poller.serve()) or ran
             ran = self._invoke(events) or ran
             if not ran:
-                events = [idle._noticed() for idle in self._idlers[::-1]]
+                events = [idle._noticed() for idle in self._idlers[:]]
+                _put_first_last(events)
                 ran = self._invoke(events)
         except BaseException:
             # What was noticed and did not run is not lost with the loop: the next pass has it.
@@ -365,8 +366,7 @@ class Reactor:
             event = watcher._expire(now)
             if event is not None:
                 events.append(event)
-        events.sort(key=_by_rank)
-        events.reverse()
+        _put_first_last(events)
         return events
 
     def _invoke(self, events: list[Event], before: float = inf) -> bool:
@@ -409,6 +409,12 @@ class Reactor:
     def _refuse_if_closed(self) -> None:
         if self._closed:
             raise RuntimeError("the reactor is closed")
+
+
+def _put_first_last(events: list[Event]) -> None:
+    """Sort `events` so that they can be taken off the end; of equals the first comes first."""
+    events.sort(key=_by_rank)
+    events.reverse()
 
 
 def write_traceback(event: Event | None, error: Exception) -> None:

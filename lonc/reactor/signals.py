@@ -164,6 +164,7 @@ class Signals:
         self._watchers[signum] = []
 
     def _open(self) -> None:
+        self._reactor._notice_fork()
         reader, writer = self._pair()
         try:
             self._outer = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
@@ -172,7 +173,6 @@ class Signals:
             writer.close()
             raise
         self._reader, self._writer = reader, writer
-        self._reactor._notice_fork()
         self._reactor.poller.watch(reader.fileno(), READ, self)
 
     def _close(self) -> None:

@@ -119,6 +119,17 @@ def test_signals_where_somebody_takes_the_wakeup_away_at_a_fork(reactor):
     caught.cancel()
 
 
+def test_the_first_signal_is_watched_in_the_child(reactor):
+    def child():
+        seen = []
+        reactor.signal(USR1, lambda event: seen.append(event.hits))
+        os.kill(os.getpid(), USR1)
+        assert reactor.run_once(0)
+        assert seen == [1]
+
+    in_child(child)
+
+
 def test_the_wakeup_of_somebody_else_stays_at_a_fork(reactor, pair):
     caught = reactor.signal(USR1, print)
     other = pair[0].fileno()

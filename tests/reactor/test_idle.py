@@ -152,6 +152,13 @@ def test_its_own_time_does_not_count(world):
     assert seen == [1002, 1009, 1016]
 
 
+def test_the_lower_prio_runs_first(world):
+    for prio in (6, 1, 6, 3):
+        world.reactor.idle(world.note(str(prio)), prio=prio)
+    world.reactor.run_once()
+    assert world.log == ["serve", "1", "3", "6", "6"]
+
+
 def test_several_run_in_one_idle_pass_and_may_stop_each_other(world):
     reactor = world.reactor
     idles = [reactor.idle(world.note(str(n)), min=0) for n in range(3)]
