@@ -76,6 +76,7 @@ BUSY = "busy"
 CLOSED = "closed"
 
 CON_LOST = b"con_lost\n"
+LONGEST_WAIT = 2147483.0
 RECEIVE = 98304
 READS_A_TURN = 16
 ACCEPTS_A_TURN = 64
@@ -116,6 +117,7 @@ cdef bint counting_forks = False
 
 cdef tuple STATES = (PREPARING, IDLE, BUSY, CLOSED)
 cdef double INFINITY = float("inf")
+cdef double C_LONGEST_WAIT = LONGEST_WAIT
 cdef char received[C_RECEIVE]
 
 
@@ -374,6 +376,7 @@ cdef class Endpoint(Handler):
 
     cdef Py_ssize_t _receive_into(self, char *into) except -3:
         """Receive C_RECEIVE bytes at most; AGAIN, or FAILED with `error` set."""
+        cdef bytes data
         cdef Py_ssize_t got
         if self.native >= 0:
             got = _recv(self.native, into, C_RECEIVE)
@@ -388,6 +391,8 @@ cdef class Endpoint(Handler):
         if data is None:
             return AGAIN
         got = PyBytes_GET_SIZE(data)
+        if got > C_RECEIVE:
+            raise ValueError(f"{type(self.port).__name__}.recv({C_RECEIVE}) returned {got} bytes")
         memcpy(into, PyBytes_AS_STRING(data), got)
         return got
 
@@ -495,6 +500,8 @@ cdef class Poller:
         cdef int milliseconds, found, fresh, i
         if self.resumed:
             timeout = 0
+        elif timeout is not None and <double> timeout > C_LONGEST_WAIT:
+            timeout = LONGEST_WAIT
         self._forget_ready()
         if self._selector is not None:
             for key, mask in self._selector.select(timeout):
@@ -504,7 +511,7 @@ cdef class Poller:
         milliseconds = -1
         if timeout is not None:
             # Rounded up, so that a deadline has passed when the wait is over.
-            milliseconds = <int> min(ceil(max(0.0, <double> timeout) * 1e3), 2147483647.0)
+            milliseconds = <int> ceil(max(0.0, <double> timeout) * 1e3)
         if milliseconds:
             with nogil:
                 found = epoll_wait(self._epoll, events, EVENTS, milliseconds)
@@ -534,20 +541,13 @@ cdef class Poller:
         request that arrived in the same moment.  An exception goes to `died`, if that is set, and
         the others have their turn.  Returns whether there was anything to handle.
         """
-        cdef list batch
         cdef bint any = self._count[0] or self._count[1] or self._count[2]
         if not any and not self.resumed:
             return False
         self._dispatch(RANK_PEER)
         self._dispatch(RANK_CLIENT)
         if self.resumed:
-            batch = self.resumed
-            self.resumed = []
-            for each in batch:
-                try:
-                    each.resume()
-                except Exception as error:
-                    self._fail(each, error)
+            self._resume()
         self._dispatch(RANK_LISTENER)
         return True
 
@@ -735,6 +735,9 @@ cdef class Poller:
         cdef int i
         cdef Handler handler
         for i in range(self._count[rank]):
+            if self._ready[rank][i].handler == NULL:
+                # An exception ended the last time here.
+                continue
             handler = <Handler> self._ready[rank][i].handler
             Py_DECREF(handler)
             self._ready[rank][i].handler = NULL
@@ -743,6 +746,21 @@ cdef class Poller:
             except Exception as error:
                 self._fail(handler, error)
         self._count[rank] = 0
+        return 0
+
+    cdef int _resume(self) except -1:
+        cdef list batch = self.resumed
+        cdef Py_ssize_t done = 0
+        self.resumed = []
+        try:
+            for each in batch:
+                done += 1
+                try:
+                    each.resume()
+                except Exception as error:
+                    self._fail(each, error)
+        finally:
+            self.resumed[:0] = batch[done:]
         return 0
 
     cdef void _forget_ready(self) noexcept:
@@ -939,7 +957,8 @@ cdef class Client(Endpoint):
             del exchange.unread[self]
             self.unsent = None
         self._drop_buffer()
-        exchange.poller._discard(self.fd, False)
+        # What a port of Python closes may have copies.
+        exchange.poller._discard(self.fd, self.native < 0)
         self.port.close()
         self.native = -1
         return exchange._client_left(self)
@@ -1248,6 +1267,7 @@ cdef class Listener(Handler):
 
     cdef int ready(self, int mask) except -1:
         cdef Exchange exchange = self.exchange
+        cdef Port port
         cdef int fd, turn
         for turn in range(C_ACCEPTS_A_TURN):
             if self.closed:
@@ -1260,14 +1280,18 @@ cdef class Listener(Handler):
                 if errno == ECONNABORTED or errno == EINTR:
                     continue
                 if errno != EAGAIN:
-                    number = errno
-                    exchange.accept_clients(False)
-                    exchange.policy.trouble("accept", number)
+                    self._pause(errno)
                 return 0
-            if exchange.admits is not None and not self._admit(fd):
-                c_close(fd)
-                continue
-            exchange.add_client(Port(fd))
+            port = Port(fd)
+            try:
+                if exchange.admits is None or self._admit(fd):
+                    exchange.add_client(port)
+                else:
+                    port.close()
+            except OSError as error:
+                port.close()
+                self._pause(error.errno or 0)
+                return 0
         return 0
 
     cpdef int close(self) except -1:
@@ -1275,6 +1299,11 @@ cdef class Listener(Handler):
         if not self.closed:
             self.closed = True
             self.exchange.poller._discard(self.fd, True)
+        return 0
+
+    cdef int _pause(self, int number) except -1:
+        self.exchange.accept_clients(False)
+        self.exchange.policy.trouble("accept", number)
         return 0
 
     cdef bint _admit(self, int fd) except -1:
@@ -1438,10 +1467,10 @@ cdef class Exchange:
     cdef int _enqueue(self, Transaction transaction) except -1:
         cdef Py_ssize_t waiting
         self.asked = self.poller.now
-        if self.idle and not self._matching:
+        if self.idle and not self._matching and transaction.client is not None:
             return self._give(<Link> self.idle.pop(), transaction)
         waiting = self.queue._count + self.background._count
-        if waiting >= self.max_queue:
+        if waiting >= self.max_queue + len(self.idle):
             self.policy.trouble("max_queue", waiting)
             self.finish(transaction, None, "max_queue requests are waiting")
         elif not self.usable and (
@@ -1452,7 +1481,7 @@ cdef class Exchange:
             transaction.queued = True
             self._queue_of(transaction).append(transaction)
             self._arm()
-            self._want()
+            self._match_soon()
         return 0
 
     cdef inline Queue _queue_of(self, Transaction transaction):
@@ -1541,14 +1570,14 @@ cdef class Exchange:
     # -- links -----------------------------------------------------------------------------------
 
     def want(self):
-        """Ask for one more link, if requests wait and the limits allow it."""
+        """Ask for one more link, where requests wait that no idle one takes, within the limits."""
         self._want()
 
     cdef inline int _want(self) except -1:
         if (
             self.attempts + self.usable < self.max_connections
             and self.attempts < self.max_dialling
-            and self.attempts < self.queue._count + self.background._count
+            and self.attempts + len(self.idle) < self.queue._count + self.background._count
             and self.poller.now >= self.dial_at
         ):
             self.policy.dial()
@@ -1629,7 +1658,7 @@ cdef class Exchange:
         link.kept = 0
         link.buffer.clear()
         del self.links[link]
-        self.poller._discard(link.fd, False)
+        self.poller._discard(link.fd, link.native < 0)
         if reset:
             link.port.reset()
         else:
@@ -1685,7 +1714,7 @@ cdef class Exchange:
         return None
 
     cdef int _match_soon(self) except -1:
-        """Have `resume` give idle links what waits again; without any, ask for one.
+        """Have `resume` give idle links what waits; without any, ask for one.
 
         Not at once: an idle link may be ready in this very pass, because it was closed or holds a
         stray line, and be handled only after this.

@@ -69,6 +69,9 @@ CLOSED = "closed"
 
 CON_LOST = b"con_lost\n"
 
+# Seconds, as many as the kernel takes: its milliseconds are an int. A pass too many does no harm.
+LONGEST_WAIT = 2147483.0
+
 # One read's size: a reply of 64 KiB comes in one, and a block above 128 KiB would be mapped and
 # unmapped by the allocator each time.
 RECEIVE = 98304
@@ -175,6 +178,8 @@ class Port:
     def __init__(self, fd: int) -> None:
         # Family, type and protocol are given so that nothing is asked of the kernel.
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=fd)
+        if socket.getdefaulttimeout() is not None:
+            self._socket.setblocking(False)
 
     def fileno(self) -> int:
         """Return the descriptor, -1 after `close`."""
@@ -373,6 +378,8 @@ class Poller:
         """
         if self.resumed:
             timeout = 0
+        elif timeout is not None and timeout > LONGEST_WAIT:
+            timeout = LONGEST_WAIT
         self._waiter.wait(timeout, self._ready)
         self.now = self._clock()
         watchers = self._ready[3]
@@ -403,13 +410,7 @@ class Poller:
         if clients:
             self._dispatch(clients)
         if self.resumed:
-            batch = self.resumed
-            self.resumed = []
-            for each in batch:
-                try:
-                    each.resume()
-                except Exception as error:
-                    self._fail(each, error)
+            self._resume()
         if listeners:
             self._dispatch(listeners)
         return True
@@ -445,6 +446,21 @@ class Poller:
                 handler.ready(mask)
             except Exception as error:
                 self._fail(handler, error)
+
+    def _resume(self) -> None:
+        batch = self.resumed
+        self.resumed = []
+        done = 0
+        try:
+            for each in batch:
+                done += 1
+                try:
+                    each.resume()
+                except Exception as error:
+                    self._fail(each, error)
+        finally:
+            # What ends the loop must not take along what others wait for.
+            self.resumed[:0] = batch[done:]
 
     def _fail(self, handler: Any, error: Exception) -> None:
         if self.died is None:
@@ -937,13 +953,18 @@ class Listener:
             except ConnectionAbortedError:
                 continue
             except OSError as error:
-                exchange.accept_clients(False)
-                exchange.policy.trouble("accept", error.errno or 0)
+                self._pause(error)
                 return
-            if exchange.admits is not None and not self._admit(sock):
-                sock.close()
-                continue
-            exchange.add_client(Port(sock.detach()))
+            port = Port(sock.detach())
+            try:
+                if exchange.admits is None or self._admit(port):
+                    exchange.add_client(port)
+                else:
+                    port.close()
+            except OSError as error:
+                port.close()
+                self._pause(error)
+                return
 
     def close(self) -> None:
         """Stop accepting here; the socket itself is left open."""
@@ -951,8 +972,12 @@ class Listener:
             self.closed = True
             self.exchange.poller.discard(self.fd)
 
-    def _admit(self, sock: socket.socket) -> bool:
-        raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    def _pause(self, error: OSError) -> None:
+        self.exchange.accept_clients(False)
+        self.exchange.policy.trouble("accept", error.errno or 0)
+
+    def _admit(self, port: Port) -> bool:
+        raw = port._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         uid = int.from_bytes(raw[4:8], sys.byteorder)
         gid = int.from_bytes(raw[8:12], sys.byteorder)
         assert self.exchange.admits is not None
@@ -1166,11 +1191,12 @@ class Exchange:
     def enqueue(self, transaction: Transaction) -> None:
         """Give a new transaction to an idle link, or let it wait for one, or fail it at once."""
         self.asked = self.poller.now
-        if self.idle and not self._matching:
+        # One that has no client may come before what the peers say was looked at.
+        if self.idle and not self._matching and transaction.client is not None:
             self._give(self.idle.pop(), transaction)
             return
         waiting = len(self.queue) + len(self.background)
-        if waiting >= self.max_queue:
+        if waiting >= self.max_queue + len(self.idle):
             self.policy.trouble("max_queue", waiting)
             self.finish(transaction, None, "max_queue requests are waiting")
         elif not self.usable and (
@@ -1181,7 +1207,7 @@ class Exchange:
             transaction.queued = True
             (self.background if transaction.background else self.queue)[transaction] = None
             self._arm()
-            self.want()
+            self._match_soon()
 
     def answer(self, link: Link, reply: bytes, keep: bool = False) -> None:
         """End a busy link's transaction with `reply` (with its LF); the link takes the next one.
@@ -1242,11 +1268,11 @@ class Exchange:
     # -- links -----------------------------------------------------------------------------------
 
     def want(self) -> None:
-        """Ask for one more link, if requests wait and the limits allow it."""
+        """Ask for one more link, where requests wait that no idle one takes, within the limits."""
         if (
             self.attempts + self.usable < self.max_connections
             and self.attempts < self.max_dialling
-            and self.attempts < len(self.queue) + len(self.background)
+            and self.attempts + len(self.idle) < len(self.queue) + len(self.background)
             and self.poller.now >= self.dial_at
         ):
             self.policy.dial()
@@ -1377,7 +1403,7 @@ class Exchange:
         return None
 
     def _match_soon(self) -> None:
-        """Have `resume` give idle links what waits again; without any, ask for one.
+        """Have `resume` give idle links what waits; without any, ask for one.
 
         Not at once: an idle link may be ready in this very pass, because it was closed or holds a
         stray line, and be handled only after this.

@@ -138,6 +138,7 @@ class Broker:
                 f"the request has {len(line) - 1} bytes, more than max_request,"
                 f" which is {self.settings.max_request}"
             )
+        _ = self.reactor.now  # outside of a pass the poller's clock still shows the last one
         return self.exchange.submit(line, callback, background)
 
     def listen(self, sock: socket.socket) -> Listener:
@@ -423,6 +424,10 @@ class Broker:
         now = self.reactor.poller.now
         if health.state == DEAD or health.due > now:
             self._retry.at = max(now, health.due)
+            self._retry.start()
+        elif self._retry.is_active and (exchange.queue or exchange.background):
+            # Connections for those who wait were to be opened when the pause is over.
+            self._retry.at = now
             self._retry.start()
         else:
             self._retry.stop()

@@ -109,7 +109,14 @@ class Session:
         broker = self._broker
         if isinstance(connection, socket.socket):
             connection = broker.reactor.parts.Port(connection.detach())
-        self.link = link = broker.exchange.add_link(connection, self)
+        try:
+            link = broker.exchange.add_link(connection, self)
+        except OSError as error:
+            # The kernel has no room to watch it.
+            connection.close()
+            self._attempt.rejected(f"the connection cannot be used: {error.strerror or error}")
+            return
+        self.link = link
         self._go_on(link, self.dialogue.begin())
 
     def _not_connected(self, reason: str) -> None:

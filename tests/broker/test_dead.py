@@ -136,6 +136,32 @@ def test_a_failed_extra_attempt_hurts_nobody_while_a_connection_is_alive(timed):
     assert waiting.line() == b"2\n"
 
 
+@pytest.mark.parametrize("how", ["answers", "revived"])
+def test_who_waited_for_the_pause_to_end_waits_no_longer_than_it_lasts(timed, how):
+    """A host that is sound again has no pause: connections are opened as if there had been none."""
+    world = timed
+    peer = world.peer()
+    broker = world.start(peer, "classic", max_dialling=1, retry_first=5)
+    client, link = world.acquainted(peer, "classic")
+    client.send(b"one\n")
+    assert link.line() == b"one\n"
+    waiting = [world.client(b"two\n"), world.client(b"three\n")]
+    peer.accept().close()
+    world.settle()
+    assert peer.take() is None
+    if how == "answers":
+        link.send(b"1\n")
+        assert link.line() == b"two\n"
+        expected = waiting[1], b"three\n"
+    else:
+        broker.revive()
+        expected = waiting[0], b"two\n"
+    second = peer.greet(dialect="classic")
+    assert second.line() == expected[1]
+    second.send(b"y\n")
+    assert expected[0].line() == b"y\n"
+
+
 def test_the_budget_empties_and_the_host_is_dead(timed, counting):
     world = timed
     broker = world.start(connector=counting, connection_retries=3, probe_while_asked=0)

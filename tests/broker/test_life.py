@@ -441,3 +441,58 @@ def test_a_drain_serves_what_has_reached_the_kernel(world):
     link.send(b"pong\n")
     assert client.rest() == b"pong\n"
     world.until(lambda: ended)
+
+
+@pytest.mark.parametrize("what", ["stray line", "end"])
+def test_submit_looks_at_a_connection_before_it_uses_it(world, what):
+    """Between two passes the peer may have said something, or closed."""
+    peer = world.peer()
+    broker = world.start(peer)
+    _, link = world.acquainted(peer)
+    if what == "end":
+        link.close()
+    else:
+        link.send(b"what somebody else asked for\n")
+    ended = []
+    transaction = broker.submit(b"mine", ended.append)
+    link = peer.accept()
+    assert link.line() == b"mine\n"
+    link.send(b"my reply\n")
+    world.until(lambda: ended)
+    assert transaction.reply == b"my reply"
+
+
+def test_submit_after_a_time_without_passes(timed):
+    """Its timeouts begin then, and not with the last pass."""
+    world = timed
+    peer = world.peer()
+    broker = world.start(peer, reply_timeout=30)
+    _, link = world.acquainted(peer)
+    for _ in range(2):
+        world.time += 61
+        transaction = broker.submit(b"late", lambda transaction: None)
+        world.settle()
+        assert link.line() == b"late\n"
+        link.send(b"and in time\n")
+        world.settle()
+        assert transaction.reply == b"and in time"
+
+
+def test_submit_does_not_count_those_that_idle_connections_take(world):
+    peer = world.peer()
+    broker = world.start(peer, max_queue=1, max_connections=2)
+    clients, links = [], []
+    for _ in range(2):
+        clients.append(world.client(b"ping\n"))
+        links.append(peer.accept())
+        assert links[-1].line() == b"ping\n"
+    for link, client in zip(links, clients, strict=True):
+        link.send(b"pong\n")
+        assert client.line() == b"pong\n"
+    lost = []
+    for number in range(4):
+        broker.submit(b"%d" % number, lambda transaction: lost.append(transaction.lost))
+    for link, number in zip(reversed(links), range(2), strict=True):
+        assert link.line() == b"%d\n" % number
+    assert lost == ["max_queue requests are waiting"], "three fit: two connections and the queue"
+    assert peer.take() is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import selectors
 import socket
 
 import pytest
@@ -237,3 +238,70 @@ def connecting_child(path, count):
         finally:
             os._exit(status)
     return pid
+
+
+class NoRoom:
+    """Has the selector of a world refuse the next descriptors, as a kernel without memory does."""
+
+    def __init__(self, world, monkeypatch, mask):
+        self.refusals = 0
+        self.mask = mask
+        self._register = world._selector.register
+        monkeypatch.setattr(world._selector, "register", self.register)
+
+    def register(self, fd, mask, data=None):
+        if self.refusals and mask == self.mask:
+            self.refusals -= 1
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        return self._register(fd, mask, data)
+
+
+def test_no_memory_to_watch_a_connection(timed, monkeypatch):
+    """The attempt has failed, as any other: it is not counted for ever."""
+    world = timed
+    peer = world.peer()
+    broker = world.start(peer)
+    client = world.client()
+    world.settle()
+    NoRoom(world, monkeypatch, selectors.EVENT_READ).refusals = 1
+    client.send(b"ping\n")
+    assert client.line() == b"con_lost\n"
+    assert os.strerror(errno.ENOMEM) in world.log.having("cannot be reached")[0][1]
+    assert broker.stats()["attempts"] == 0
+    peer.accept()
+    world.pass_time(1)
+    client.send(b"ping\n")
+    link = peer.accept()
+    assert link.line() == b"ping\n"
+    link.send(b"pong\n")
+    assert client.line() == b"pong\n"
+
+
+def test_no_memory_to_watch_a_client(timed, monkeypatch):
+    """Accepting pauses as it does without descriptors."""
+    world = timed
+    world.start(world.peer())
+    NoRoom(world, monkeypatch, selectors.EVENT_READ).refusals = 1
+    client = world.client()
+    world.settle()
+    assert client.rest() == b""
+    assert world.log.only(os.strerror(errno.ENOMEM)) == "WARNING"
+    waiting = world.client()
+    world.settle()
+    assert world.broker.stats()["clients"] == 0
+    world.pass_time(1.1)
+    assert world.broker.stats()["clients"] == 1
+    assert waiting.silent()
+
+
+def test_a_failure_to_tell_who_may_connect(world):
+    """Whoever it was about is turned away, and nothing of it is left."""
+    world.start(world.peer())
+
+    def admits(uid, gid):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    world.exchange.admits = admits
+    client = world.client()
+    assert client.rest() == b""
+    assert world.log.only(os.strerror(errno.ENOSPC)) == "WARNING"

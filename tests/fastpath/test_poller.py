@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import socket
@@ -433,3 +434,86 @@ def test_a_hang_up_behind_a_mask_of_0_is_seen(parts):
     assert passive.exchange.abandoned == 1
     passive.close()
     poller.close()
+
+
+class Resumed:
+    """Waits in `resumed`; `error` is what it raises there."""
+
+    def __init__(self, error=None):
+        self.error = error
+        self.count = 0
+
+    def resume(self):
+        self.count += 1
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.mark.parametrize("error", [SystemExit(), KeyboardInterrupt(), ValueError()])
+def test_what_ends_the_loop_leaves_the_others_to_the_next_pass(poller, error):
+    """Without `died` any exception does."""
+    before, culprit, *after = everybody = [Resumed(), Resumed(error), Resumed(), Resumed()]
+    poller.resumed.extend(everybody)
+    with pytest.raises(type(error)):
+        poller.serve()
+    assert poller.resumed == after
+    assert poller.serve()
+    assert [each.count for each in everybody] == [1, 1, 1, 1]
+
+
+def test_serving_again_after_an_exception(parts, poller):
+    class Policy:
+        def dial(self):
+            raise ZeroDivisionError
+
+        def arm(self):
+            pass
+
+    exchange = parts.Exchange(poller, Policy())
+    pairs = [socket.socketpair() for _ in range(3)]
+    for near, far in pairs:
+        exchange.add_client(parts.Port(near.detach()))
+        far.send(b"ping\n")
+    poller.wait(1)
+    for _ in range(5):
+        with contextlib.suppress(ZeroDivisionError):
+            poller.serve()
+    assert exchange.requests >= 1
+    for client in list(exchange.clients):
+        client.close()
+    for _, far in pairs:
+        far.close()
+
+
+@pytest.mark.parametrize("timeout", [1e7, 1e12, 1e300])
+def test_a_wait_longer_than_the_kernel_knows(poller, pair, timeout):
+    left, right = pair
+    poller.watch(left.fileno(), 1, "left")
+    right.send(b"x")
+    assert poller.wait(timeout) == [("left", 1)]
+    poller.discard(left.fileno())
+
+
+class Copied:
+    """A port of Python that somebody has a copy of, as of a file made of it."""
+
+    def __init__(self, sock):
+        self.sock = sock
+        self.copy = os.dup(sock.fileno())
+
+    def __getattr__(self, name):
+        return getattr(self.sock, name)
+
+
+def test_a_port_that_is_closed_while_there_is_a_copy(parts, poller):
+    """The kernel would go on telling of it."""
+    exchange = parts.Exchange(poller, None)
+    near, far = socket.socketpair()
+    port = Copied(near)
+    client = exchange.add_client(port)
+    far.close()
+    poller.wait(1)
+    poller.serve()
+    assert client.closed
+    assert not readable(poller.fileno())
+    os.close(port.copy)

@@ -32,6 +32,21 @@ def test_receive(pair):
     assert port.recv(10) == b""
 
 
+def test_a_default_timeout_of_the_program_around(parts, monkeypatch):
+    """It is about the sockets of others: a port never waits."""
+    near, far = socket.socketpair()
+    socket.setdefaulttimeout(0.01)
+    try:
+        port = parts.Port(near.detach())
+        assert port.recv(10) is None
+        while port.send(bytes(100_000)):
+            pass
+    finally:
+        socket.setdefaulttimeout(None)
+        port.close()
+        far.close()
+
+
 def test_send(pair):
     port, far = pair
     assert port.send(b"abc") == 3

@@ -55,6 +55,7 @@ def test_what_waits_again_is_not_given_to_a_link_that_is_ready_too(parts):
     selector.first = port.fileno()
     ended = []
     transaction = exchange.submit(b"ping\n", ended.append)
+    poller.serve()
     assert transaction.sent == 0 and len(exchange.idle) == 1
     far.close()
     far_too.send(b"stray\n")

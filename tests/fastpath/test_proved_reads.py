@@ -67,6 +67,7 @@ def ask(exchange):
         link = exchange.add_link(port)
         exchange.release(link)
         exchange.submit(b"ping\n", ended.append)
+        exchange.poller.serve()
         port.put(answer)
         for _ in range(5):
             exchange.poller.wait(0)
