@@ -19,11 +19,16 @@ from lonc.daemon.processes import HANDLED, LAST_BREATH, Processes
 from lonc.daemon.service import tracer
 from lonc.daemon.services import Services
 from lonc.daemon.status_file import write_status_file
-from lonc.daemon.systemd import Notifier, passed_sockets
+from lonc.daemon.systemd import Notifier, Unclaimed, passed_sockets
 from lonc.daemon.titles import load_titles, set_title
 from lonc.delayed import Directory
 from lonc.errors import LoncError, UsageError
-from lonc.net.listening import check_directory, open_unix_listener, remove_unix_listener
+from lonc.net.listening import (
+    UnixListener,
+    check_directory,
+    open_unix_listener,
+    remove_unix_listener,
+)
 from lonc.reactor import Reactor
 
 TYPE_CHECKING = False
@@ -96,13 +101,13 @@ class Daemon:
         self._log = log
         self._pid_file = pid_file
         self._notifier = Notifier()
-        self._passed = passed_sockets()
         # By path: at a reload, one host's name may become another's.
         self._listeners: dict[str, socket.socket] = {}
         self._ending = False
         self._ended = False
         self._reactor = reactor = Reactor()
         reactor.died = tracer(log)
+        self._unclaimed = Unclaimed(reactor, passed_sockets())
         for signum, handler in (
             (signal.SIGTERM, self._drain),
             (signal.SIGINT, self._drain),
@@ -220,7 +225,7 @@ class Daemon:
         try:
             self._listen(new, opened)
         except LoncError:
-            self._close_listeners(opened)
+            self._let_go(opened)
             raise
         for line in late:
             self._log.log("WARNING", line)
@@ -247,7 +252,7 @@ class Daemon:
                 self._serve(host)
         wanted = {path for host in new.hosts for path in new.socket_paths(host)}
         unwanted = self._listeners.keys() - wanted
-        self._close_listeners({path: self._listeners.pop(path) for path in unwanted})
+        self._let_go({path: self._listeners.pop(path) for path in unwanted})
         self._log.log(
             "INFO",
             f"configuration read again: {len(appeared)} hosts new, {len(gone)} gone,"
@@ -266,8 +271,9 @@ class Daemon:
             for path in configuration.socket_paths(host):
                 if path in self._listeners:
                     continue
-                if path in self._passed:
-                    opened[path] = self._passed.pop(path)
+                passed = self._unclaimed.claim(path)
+                if passed is not None:
+                    opened[path] = passed
                     continue
                 opened[path] = open_unix_listener(
                     path,
@@ -276,6 +282,13 @@ class Daemon:
                     group=settings.socket_group,
                     backlog=host.settings.backlog,
                 )
+
+    def _let_go(self, listeners: dict[str, socket.socket]) -> None:
+        """Close sockets that are ours; systemd's are kept, for a later reload may want them."""
+        for path, sock in list(listeners.items()):
+            if not isinstance(sock, UnixListener):
+                self._unclaimed.give_back(path, listeners.pop(path))
+        self._close_listeners(listeners)
 
     def _close_listeners(self, listeners: dict[str, socket.socket]) -> None:
         """Take sockets out and close them; their files go too, if they are ours, not systemd's."""
@@ -308,8 +321,7 @@ class Daemon:
 
     def _close_in_child(self) -> None:
         """In a new process: close what is only the parent's.  The lock stays with it."""
-        for sock in self._passed.values():
-            sock.close()
+        self._unclaimed.close()
 
     def _scan_delayed(self, event: Event | None = None) -> None:
         """Wake the hosts that a delayed message waits for."""

@@ -5,6 +5,7 @@ Both are plain: descriptors from 3 on, named in the environment, and datagrams t
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
@@ -12,6 +13,8 @@ import time
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
+
+    from lonc.reactor import Event, Reactor, Watcher
 
 _FIRST = 3
 
@@ -55,6 +58,46 @@ def _listens_at(sock: socket.socket) -> str:
     path = sock.getsockname()
     # Names outside of the file system are bytes.
     return path if isinstance(path, str) else ""
+
+
+class Unclaimed:
+    """Passed sockets that no host has.
+
+    systemd holds each one too, so a client can always connect.  Those that do are turned away at
+    once: they would wait for ever.
+    """
+
+    __slots__ = ("_reactor", "_sockets", "_watchers")
+
+    def __init__(self, reactor: Reactor, sockets: dict[str, socket.socket]) -> None:
+        self._reactor = reactor
+        self._sockets: dict[str, socket.socket] = {}
+        self._watchers: dict[str, Watcher] = {}
+        for path, sock in sockets.items():
+            self.give_back(path, sock)
+
+    def claim(self, path: str) -> socket.socket | None:
+        """Return the socket that is bound to a path, for a host; None if there is none."""
+        sock = self._sockets.pop(path, None)
+        if sock is not None:
+            self._watchers.pop(path).cancel()
+        return sock
+
+    def give_back(self, path: str, sock: socket.socket) -> None:
+        """Keep a socket until a host claims it."""
+
+        def turn_away(event: Event) -> None:
+            # OSError: the client has gone already.
+            with contextlib.suppress(OSError):
+                sock.accept()[0].close()
+
+        self._sockets[path] = sock
+        self._watchers[path] = self._reactor.io(sock, "r", turn_away, desc=f"unclaimed {path}")
+
+    def close(self) -> None:
+        """Close this process's copies, when its reactor is closed."""
+        for sock in self._sockets.values():
+            sock.close()
 
 
 class Notifier:

@@ -13,6 +13,7 @@ import pytest
 from lonc.client import Client
 from lonc.daemon.systemd import Notifier, passed_sockets
 from tests.conftest import wait_until
+from tests.daemon.running import descriptors
 from tests.daemon.site import DEADLINE, children_of
 
 # Starts a command as systemd does: the sockets from descriptor 3 on, and their number told.
@@ -90,25 +91,99 @@ def test_a_socket_is_found_by_its_path_used_and_never_removed(site, peer, proces
     assert not (site.home / "own").exists()
 
 
-def test_a_client_that_comes_before_the_daemon_is_served_by_it(site, peer):
+@pytest.fixture
+def msul1(site):
+    """The socket of host msul1 as systemd opens it, and keeps it while a daemon has it too."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(site.home / "msul1"))
+        listener.listen()
+        yield listener
+
+
+def activated(site, listener):
+    """Start a daemon that is passed a socket."""
+    code = "import os, sys; os.environ['LISTEN_PID'] = str(os.getpid());"
+    code += f"os.dup2({listener.fileno()}, 3); os.closerange(4, 200);"
+    code += "os.execv(sys.argv[1], sys.argv[1:])"
+    serve = site.command("serve", "--config", str(site.config))
+    return site.start(
+        args=[sys.executable, "-c", code, *serve],
+        env={"LISTEN_FDS": "1"},
+        pass_fds=(listener.fileno(),),
+    )
+
+
+def test_a_client_that_comes_before_the_daemon_is_served_by_it(site, peer, msul1):
     """That is what socket activation is for."""
     site.configure({"msul1": peer})
-    path = str(site.home / "msul1")
-    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
-        listener.bind(path)
-        listener.listen()
+    with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(DEADLINE)
-        client.connect(path)
+        client.connect(str(site.home / "msul1"))
         client.sendall(b"ping\n")
-        code = "import os, sys; os.environ['LISTEN_PID'] = str(os.getpid());"
-        code += f"os.dup2({listener.fileno()}, 3); os.execv(sys.argv[1], sys.argv[1:])"
-        serve = site.command("serve", "--config", str(site.config))
-        site.start(
-            args=[sys.executable, "-c", code, *serve],
-            env={"LISTEN_FDS": "1"},
-            pass_fds=(listener.fileno(),),
-        )
+        activated(site, msul1)
         assert client.recv(100) == b"msul1\n"
+
+
+def is_turned_away(site, name):
+    """Whether a client is let go at once, without an answer."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(DEADLINE)
+        client.connect(str(site.home / name))
+        return client.recv(100) == b""
+
+
+def ask(site, name):
+    with Client(site.home / name, DEADLINE) as client:
+        return client.request(b"ping")
+
+
+@pytest.mark.parametrize("processes", ["per-host", "single"])
+def test_a_socket_waits_for_a_host_that_went_at_a_reload(site, lond, msul1, processes):
+    site.configure({"msul1": lond, "one": lond}, processes=processes)
+    daemon = activated(site, msul1)
+    inode = (site.home / "msul1").stat().st_ino
+    for number in (1, 3):
+        assert ask(site, "msul1") == b"msul1"
+        site.configure({"one": lond}, processes=processes)
+        daemon.send_signal(signal.SIGHUP)
+        site.logged("configuration read again", number)
+        # systemd's copy still listens: nobody must wait in it for ever.
+        for _ in range(3):
+            assert is_turned_away(site, "msul1")
+        site.configure({"msul1": lond, "one": lond}, processes=processes)
+        daemon.send_signal(signal.SIGHUP)
+        site.logged("configuration read again", number + 1)
+    assert ask(site, "msul1") == b"msul1"
+    assert ask(site, "one") == b"one"
+    daemon.terminate()
+    assert daemon.wait(DEADLINE) == 0
+    assert (site.home / "msul1").stat().st_ino == inode
+    assert "WARNING: the configuration" not in site.log()
+
+
+def test_a_socket_waits_for_its_host_also_behind_a_reload_that_failed(site, lond, msul1):
+    site.configure({"one": lond})
+    daemon = activated(site, msul1)
+    assert is_turned_away(site, "msul1")
+    site.configure({"one": lond, "msul1": lond, "two": lond})
+    (site.home / "two").write_text("in the way")
+    daemon.send_signal(signal.SIGHUP)
+    assert "two is there and is not a socket" in site.logged("the configuration stays as it was")
+    assert is_turned_away(site, "msul1")
+    (site.home / "two").unlink()
+    daemon.send_signal(signal.SIGHUP)
+    assert "2 hosts new" in site.logged("configuration read again")
+    assert ask(site, "msul1") == b"msul1"
+
+
+def test_a_socket_that_waits_is_not_given_to_a_process(site, lond, msul1):
+    site.configure({"one": lond})
+    daemon = activated(site, msul1)
+    assert ask(site, "one") == b"one"
+    socket_of = f"socket:[{os.fstat(msul1.fileno()).st_ino}]"
+    assert socket_of in descriptors(daemon.pid)
+    [child] = children_of(daemon.pid)
+    assert socket_of not in descriptors(child)
 
 
 def test_the_variables_are_taken_out_whoever_they_are_for():
