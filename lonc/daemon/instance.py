@@ -85,10 +85,14 @@ class PidFile:
         os.ftruncate(self._fd, len(line))
 
     def release(self) -> None:
-        """Remove the file and give the lock back; children that are left keep theirs."""
+        """Remove the file and give the lock back; children that are left keep theirs.
+
+        A file that is not the one that was locked is another daemon's, and stays.
+        """
         if self._fd >= 0:
             with contextlib.suppress(OSError):
-                os.unlink(self.path)
+                if os.path.samestat(os.fstat(self._fd), os.stat(self.path)):
+                    os.unlink(self.path)
             os.close(self._fd)
             self._fd = -1
 

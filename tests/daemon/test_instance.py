@@ -148,6 +148,22 @@ def test_the_file_that_was_locked_is_the_one_of_that_name(site):
         holder.stdin.close()
 
 
+def test_the_file_of_another_daemon_stays(site, peer):
+    """Somebody made the directory anew under the first one, and started a second one there."""
+    site.configure({"msul1": peer})
+    first = site.start()
+    site.pid_file.unlink()
+    (site.home / "msul1").unlink()
+    second = site.start()
+    first.terminate()
+    assert first.wait(DEADLINE) == 0
+    assert site.pid_file.read_bytes() == b"%d\n" % second.pid
+    assert running_pid(str(site.pid_file)) == second.pid
+    second.terminate()
+    assert second.wait(DEADLINE) == 0
+    assert not site.pid_file.exists()
+
+
 def test_a_link_is_not_followed(site):
     target = site.home / "precious"
     target.write_text("precious")
