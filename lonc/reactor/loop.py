@@ -282,13 +282,10 @@ class Reactor:
     def renew(self) -> None:
         """In a child process, part from what a fork left in common with the parent.
 
-        `run`, `run_once` and `close` do it, as does the first change to a watcher; so it needs to
-        be called only where a child uses the poller without any of these.
+        `run` and `run_once` do it, as does the first change to a watcher, and `close` as far as it
+        is needed; so it is to be called only where a child uses the poller without any of these.
         """
-        self._pid = getpid()
-        # The loop on the stack, if there is one, is the parent's.
-        self._running = False
-        self.poller.renew()
+        self._part()
         self._signals.renew()
 
     def close(self) -> None:
@@ -298,7 +295,9 @@ class Reactor:
         """
         if self._closed:
             return
-        self._notice_fork()
+        if getpid() != self._pid:
+            # Signals keep the parent's sockets: there may be no descriptor left for others.
+            self._part()
         if self._running:
             raise RuntimeError("a reactor cannot be closed by its own callback: unloop it first")
         active = self._alarms.watchers() + self._descriptors.watchers() + self._signals.watchers()
@@ -395,6 +394,13 @@ class Reactor:
 
     def _handler_died(self, handler: object, error: Exception) -> None:
         self._report(None, error)
+
+    def _part(self) -> None:
+        """In a child process, part from the parent's loop and poller."""
+        self._pid = getpid()
+        # The loop on the stack, if there is one, is the parent's.
+        self._running = False
+        self.poller.renew()
 
     def _notice_fork(self) -> None:
         if getpid() != self._pid:

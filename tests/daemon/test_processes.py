@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 
 from lonc.client import ClientError
@@ -73,6 +74,17 @@ def test_a_process_has_only_what_is_its_own(serve, lond):
         # Standard streams, lock, poller, channel, wake-up pair, listener.
         wait_until(lambda pid=pid: len(descriptors(pid)) == 9)
         assert set(listeners.values()).intersection(descriptors(pid)) == {listeners[name]}
+
+
+def test_a_process_is_started_with_the_last_two_descriptors(serve, lond):
+    """What the parent holds for the other hosts is enough for the work of this one."""
+    running = serve({"one": lond} | {f"other{number}": lond for number in range(20)})
+    taken = {int(number) for number in os.listdir(f"/proc/{running.pid}/fd")}
+    second_free = [number for number in range(len(taken) + 2) if number not in taken][1]
+    hard = resource.prlimit(running.pid, resource.RLIMIT_NOFILE)[1]
+    resource.prlimit(running.pid, resource.RLIMIT_NOFILE, (second_free + 1, hard))
+    assert running.ask("one") == b"one"
+    assert not any("CRITICAL" in line for line in running.log)
 
 
 def test_a_process_without_work_ends_and_the_next_client_gets_another(serve, lond):

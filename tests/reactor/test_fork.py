@@ -8,6 +8,7 @@ import signal
 import pytest
 
 from lonc.reactor import Reactor
+from tests.net.helpers import no_descriptor_left
 from tests.reactor.conftest import in_child, readable, run, sending
 
 pytestmark = pytest.mark.usefixtures("usual_signals")
@@ -101,6 +102,19 @@ def test_a_signal_of_the_child_does_not_wake_up_the_parent(reactor):
     assert not reactor.run_once(0)
     assert seen == []
     caught.cancel()
+
+
+def test_a_child_closes_it_where_no_descriptor_is_left(parts, reactor, pair):
+    reactor.io(pair[0], "r", print)
+    reactor.signal(USR1, print)
+
+    def child():
+        with no_descriptor_left():
+            reactor.close()
+            # All that it had is there for one of the child's own.
+            Reactor(parts).signal(USR1, print)
+
+    in_child(child)
 
 
 def test_signals_where_somebody_takes_the_wakeup_away_at_a_fork(reactor):
