@@ -26,6 +26,7 @@ from lonc.errors import LoncError, UsageError
 from lonc.net.listening import (
     UnixListener,
     check_directory,
+    is_in_place,
     open_unix_listener,
     remove_unix_listener,
 )
@@ -234,18 +235,24 @@ class Daemon:
         self._scan.interval = new.settings.delayed_scan
         before = {host.id: host for host in self._sharing(old.hosts)}
         after = {host.id: host for host in self._sharing(new.hosts)}
+        missing = opened.keys() & self._listeners.keys()
         gone = before.keys() - after.keys()
         appeared = after.keys() - before.keys()
         kept = [host for host_id, host in after.items() if host_id in before]
         replaced = {
             host.id
             for host in kept
-            if old.own_id != new.own_id or needs_successor(before[host.id], host)
+            if old.own_id != new.own_id
+            or needs_successor(before[host.id], host)
+            or missing.intersection(new.socket_paths(host))
         }
         # All that go leave their sockets before any that come take them.
         for host_id in gone | replaced:
             self._hosts.remove(host_id)
         self._hosts.reconfigure(new, [host for host in kept if host.id not in replaced])
+        for path in missing:
+            self._log.log("WARNING", f"socket {path} was not there any more: it was opened anew")
+            self._listeners[path].close()
         self._listeners |= opened
         for host in after.values():
             if host.id in appeared | replaced:
@@ -264,12 +271,13 @@ class Daemon:
     def _listen(self, configuration: Configuration, opened: dict[str, socket.socket]) -> None:
         """Add to `opened`, by path, the sockets that are wanted and not there: systemd's, or ours.
 
-        Raises ListenError.
+        One that is open, but whose file is gone, is not there.  Raises ListenError.
         """
         settings = configuration.settings
         for host in configuration.hosts:
             for path in configuration.socket_paths(host):
-                if path in self._listeners:
+                present = self._listeners.get(path)
+                if present is not None and is_in_place(path, present):
                     continue
                 passed = self._unclaimed.claim(path)
                 if passed is not None:

@@ -106,6 +106,20 @@ def remove_unix_listener(path: str, sock: socket.socket) -> bool:
         raise ListenError(f"socket {path} cannot be removed: {_reason(error)}") from None
 
 
+def is_in_place(path: str, sock: socket.socket) -> bool:
+    """Return whether the file that `sock` was bound to, and that is open, still is at `path`.
+
+    True for a socket that `open_unix_listener` did not make: whoever made it looks after its file.
+    """
+    if not isinstance(sock, UnixListener):
+        return True
+    try:
+        # As long as it is open nobody else is given its inode number; and times can be set.
+        return _identity(path)[:2] == sock.file[:2]
+    except OSError:
+        return False
+
+
 def check_directory(path: str) -> None:
     """Raise UsageError unless `path` is a directory that the world may not write.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import tempfile
@@ -146,6 +147,52 @@ def test_a_socket_that_cannot_be_opened_changes_nothing(serve, lond, mode):
     (running.directory / "three").unlink()
     assert "2 hosts new, 1 gone" in running.reload()
     assert running.ask("two") == b"two"
+
+
+def test_a_socket_file_that_is_gone_is_made_anew(serve, lond, mode):
+    running = serve({"one": lond, "two": lond}, processes=mode)
+    with running.client("one") as client, running.client("two") as other:
+        assert client.request(b"ping") == b"one"
+        assert other.request(b"ping") == b"two"
+        (running.directory / "one").unlink()
+        assert "0 hosts new, 0 gone, 1 replaced, 1 kept" in running.reload()
+        running.wait_for(f"WARNING: socket {running.directory}/one was not there any more")
+        assert running.ask("one") == b"one"
+        assert other.request(b"ping") == b"two"
+    # The successor's connection is the only new one.
+    assert lond.accepted == 3
+    # A socket whose file was merely touched is in its place.
+    os.utime(running.directory / "two")
+    assert "0 replaced, 2 kept" in running.reload()
+    assert running.ask("two") == b"two"
+    assert running.end() == 0
+
+
+def test_sockets_whose_directory_was_made_anew(serve, lond, mode):
+    running = serve({"one": lond, "two": lond}, processes=mode)
+    shutil.rmtree(running.directory)
+    running.directory.mkdir()
+    assert "2 replaced, 0 kept" in running.reload()
+    assert (running.ask("one"), running.ask("two")) == (b"one", b"two")
+    assert running.end() == 0
+    assert os.listdir(running.directory) == ["lonc.toml"]
+
+
+def test_somebody_else_s_socket_in_the_place_of_one_stays(serve, lond, mode):
+    running = serve({"one": lond, "two": lond}, processes=mode)
+    path = running.directory / "one"
+    path.unlink()
+    (running.directory / "two").unlink()
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(path))
+        other.listen()
+        inode = path.stat().st_ino
+        assert "something answers on one already" in running.reload()
+        assert path.stat().st_ino == inode
+        assert not (running.directory / "two").exists()
+    # Now it does not answer any more.
+    assert "2 replaced, 0 kept" in running.reload()
+    assert (running.ask("one"), running.ask("two")) == (b"one", b"two")
 
 
 def test_what_needs_a_restart_is_said_and_left(serve, lond, mode):
