@@ -302,6 +302,7 @@ class Daemon:
         """Take sockets out and close them; their files go too, if they are ours, not systemd's."""
         while listeners:
             path, sock = listeners.popitem()
+            # Closed after that: one that answers is removed without waiting for anybody.
             try:
                 remove_unix_listener(path, sock)
             except LoncError as error:

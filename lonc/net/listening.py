@@ -89,13 +89,16 @@ def open_unix_listener(
 def remove_unix_listener(path: str, sock: socket.socket) -> bool:
     """Remove the file at `path` if it is the one that `sock` was bound to; return whether it was.
 
-    `sock` may be closed already, and is left as it is. A socket that `open_unix_listener` did not
-    make owns no file: nothing is removed. Raises ListenError if the system refuses.
+    `sock` is left as it is. It should still be open: as long as it answers no starter puts another
+    in its place, so nothing need be locked, and nobody who locks the directory is waited for. If it
+    is closed already this waits as opening does. A socket that `open_unix_listener` did not make
+    owns no file: nothing is removed. Raises ListenError if the system refuses.
     """
     if not isinstance(sock, UnixListener):
         return False
+    answers = sock.fileno() >= 0
     try:
-        with _locked(os.path.dirname(path) or "."):
+        with contextlib.nullcontext() if answers else _locked(os.path.dirname(path) or "."):
             if _identity(path) != sock.file:
                 return False
             os.unlink(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import resource
 import signal
@@ -85,6 +86,18 @@ def test_a_process_is_started_with_the_last_two_descriptors(serve, lond):
     resource.prlimit(running.pid, resource.RLIMIT_NOFILE, (second_free + 1, hard))
     assert running.ask("one") == b"one"
     assert not any("CRITICAL" in line for line in running.log)
+
+
+def test_nobody_who_locks_the_directory_is_waited_for_at_the_end(serve, lond, mode):
+    running = serve(dict.fromkeys(("one", "two", "three"), lond), processes=mode)
+    lock = os.open(running.directory, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert running.end() == 0
+    finally:
+        os.close(lock)
+    assert os.listdir(running.directory) == ["lonc.toml"]
+    assert not any("WARNING" in line and "socket" in line for line in running.log)
 
 
 def test_a_process_without_work_ends_and_the_next_client_gets_another(serve, lond):

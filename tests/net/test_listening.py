@@ -455,6 +455,22 @@ class TestRemove:
         os.chmod(path, 0o600)
         assert remove_unix_listener(path, sock)
 
+    def test_in_a_locked_directory(self, path, tmp_path, listen, monkeypatch):
+        """Everybody who may read the directory can lock it."""
+        monkeypatch.setattr(listening, "LOCK_WAIT", 0.02)
+        sock, closed = listen(path), listen(str(tmp_path / "closed"))
+        closed.close()
+        lock = os.open(tmp_path, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            assert remove_unix_listener(path, sock)
+            # One that answers no more may just be replaced.
+            with pytest.raises(ListenError, match="locked"):
+                remove_unix_listener(str(tmp_path / "closed"), closed)
+        finally:
+            os.close(lock)
+        assert os.listdir(tmp_path) == ["closed"]
+
     def test_not_a_successors(self, path, listen):
         first = listen(path)
         first.close()
