@@ -221,7 +221,11 @@ class Daemon:
         """
         old = self._configuration
         late = needs_restart(old, new)
-        new = new._replace(settings=new.settings.restored(at_restart(old)))
+        settings = new.settings.restored(at_restart(old))
+        if settings.delayed_dir and not settings.perm_log:
+            # Both were taken out. As long as the directory stays it needs the log.
+            settings = settings.replace(perm_log=old.settings.perm_log)
+        new = new._replace(settings=settings)
         opened: dict[str, socket.socket] = {}
         try:
             self._listen(new, opened)

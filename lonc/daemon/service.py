@@ -101,8 +101,12 @@ class HostService:
         self.host = host
         self.broker.reconfigure(host.settings)
         for courier in self.couriers:
-            courier.delivery.settings = configuration.settings
-            courier.delivery.max_request = host.settings.max_request
+            delivery = courier.delivery
+            delivery.settings = configuration.settings
+            delivery.max_request = host.settings.max_request
+            # The one that is there knows whether its file ends in the middle of a line.
+            if delivery.permanent_log.path != configuration.settings.perm_log:
+                delivery.permanent_log = PermanentLog(configuration.settings.perm_log)
         self.log.reconfigure(configuration.settings)
 
     def drain(self, done: Callable[[], object]) -> None:

@@ -46,11 +46,12 @@ class Delivery:
     `answered` or `lost` when that has ended; only then is there another. Times are the driver's
     monotonic clock, in seconds.
 
-    host         the id of the peer
-    due          when `next` has something to do: 0 for at once, infinity while one is being sent
-    waiting      how many commands were waiting when the directory was last looked through
-    settings     `delayed_scan`, `delayed_settle` and `delayed_attempts`; may be replaced any time
-    max_request  bytes of the longest command that is sent; the same
+    host           the id of the peer
+    due            when `next` has something to do: 0 for at once, infinity while one is being sent
+    waiting        how many commands were waiting when the directory was last looked through
+    settings       `delayed_scan`, `delayed_settle`, `delayed_attempts`; may be replaced any time
+    max_request    bytes of the longest command that is sent; the same
+    permanent_log  where the end of each command is recorded; the same
 
     Nothing leaves the directory but after a reply, or because it can never be sent. The promise is
     "at least once": a message whose reply does not arrive is sent again, and so is one whose file
@@ -73,9 +74,9 @@ class Delivery:
         self.waiting = 0
         self.settings = settings
         self.max_request = max_request
+        self.permanent_log = permanent_log
         self._dialect = dialect
         self._directory = directory
-        self._permanent_log = permanent_log
         self._log = log
         self._listed: deque[Entry] = deque()
         self._listed_at = -math.inf
@@ -181,7 +182,7 @@ class Delivery:
             wait = max(wait, errors.retry_at - now)
         if wait <= 0:
             # What could not be recorded or removed afterwards would be sent again and again.
-            self._permanent_log.check()
+            self.permanent_log.check()
             self._directory.check_writable()
             return first
         # By then something older may have come.
@@ -218,7 +219,7 @@ class Delivery:
         """
         message, directory = ending.message, self._directory
         if not ending.is_recorded:
-            self._permanent_log.record(ending.kind, self.host, message.command)
+            self.permanent_log.record(ending.kind, self.host, message.command)
             ending.is_recorded = True
         if ending.kind == SENT:
             directory.remove(message)
@@ -238,7 +239,7 @@ class Delivery:
             "CRITICAL",
             f"Delayed messages for {self.host} wait, and nothing is removed: "
             f"{error.strerror or error} (directory {self._directory.path}, "
-            f"permanent log {self._permanent_log.path})",
+            f"permanent log {self.permanent_log.path})",
         )
 
     def _title(self, message: Message) -> str:

@@ -63,6 +63,34 @@ def test_usr1_looks_at_once(site, peer):
     assert peer.served == 3
 
 
+@pytest.mark.parametrize("processes", ["per-host", "single"])
+@pytest.mark.parametrize("change", ["perm_log", "both taken out"])
+def test_the_permanent_log_of_a_running_host_after_a_reload(site, peer, processes, change):
+    """Another file is used at once. Without one, the old one as long as there are messages."""
+    how = {"processes": processes, "delayed_scan": 3600}
+    site.configure({"msul1": peer}, **how)
+    daemon = site.start()
+    site.delay("msul1", b"log:msu:korte:before")
+    daemon.send_signal(signal.SIGUSR1)
+    delivered(site)
+    before = ["S:msul1:log:msu:korte:before"]
+    assert site.records() == before
+    if change == "perm_log":
+        old, site.perm_log = site.perm_log, site.home / "other.log"
+        site.configure({"msul1": peer}, **how)
+    else:
+        old = None
+        site.configure({"msul1": peer}, delayed_dir="", perm_log="", **how)
+    daemon.send_signal(signal.SIGHUP)
+    site.logged("configuration read again")
+    site.delay("msul1", b"log:msu:korte:after")
+    daemon.send_signal(signal.SIGUSR1)
+    delivered(site)
+    after = ["S:msul1:log:msu:korte:after"]
+    assert site.records() == (after if old else before + after)
+    assert not old or old.read_text().count("\n") == 1
+
+
 def test_the_first_connection_of_a_host_looks_at_once(site, peer):
     site.configure({"msul1": peer}, delayed_scan=3600)
     site.start()
