@@ -44,6 +44,8 @@ class HostService:
         self._configuration = configuration
         self._tell = changed
         log.status = f"Connected to {host.id}"
+        # It may have been made for an earlier line, with the settings of that time.
+        log.reconfigure(configuration.settings)
         self._told: tuple[object, ...] | None = None
         self._timer = reactor.timer(self._changed, after=0, start=False, desc="status")
         self.broker = Broker(

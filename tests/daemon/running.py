@@ -185,7 +185,7 @@ def environment() -> dict[str, str]:
 def rows(settings: dict[str, object]) -> list[str]:
     """Settings as lines of a configuration file."""
     return [
-        f"{name} = " + (f'"{value}"' if isinstance(value, str) else f"{value}")
+        f"{name} = " + (f'"{value}"' if isinstance(value, str) else f"{value}".lower())
         for name, value in settings.items()
     ]
 

@@ -72,13 +72,24 @@ def test_limits_change_while_a_client_is_connected(serve, lond, mode):
 def test_settings_of_the_log_reach_running_hosts(serve, lond, mode):
     running = serve({"one": lond}, processes=mode)
     assert running.ask("one") == b"one"
-    running.settings["debug"] = "true"
+    running.settings["debug"] = True
     running.settings["log_format"] = "loncapa"
-    running.write()
-    text = (running.directory / "lonc.toml").read_text().replace('"true"', "true")
-    (running.directory / "lonc.toml").write_text(text)
-    running.reread()
+    running.reload()
     running.wait_for("SUCCESS: New debugging level for one now 10</font>")
+
+
+def test_a_process_that_is_started_later_has_the_debug_setting(serve, lond):
+    running = serve({"one": lond}, start="eager")
+    # The parent has something to say of the host, too.
+    os.kill(running.process_of("one"), signal.SIGKILL)
+    running.wait_for("was killed by signal 9")
+    pid = running.process_of("one")
+    os.kill(pid, signal.SIGTERM)
+    wait_gone(pid)
+    running.settings["debug"] = True
+    running.reload()
+    assert running.ask("one") == b"one"
+    running.wait_for("-Debug- dialogue in state")
 
 
 def test_a_new_host_serves_at_once_and_an_old_one_drains(serve, lond, stubborn, mode):
