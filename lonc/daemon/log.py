@@ -202,6 +202,14 @@ class Log:
             self._again_at = self._clock() + REPEAT_INTERVAL
             self._write(severity, f"{text} ({times})")
 
+    def forget_repeats(self) -> None:
+        """Take no line as a repetition of an earlier one: that was of another process.
+
+        To be called in a forked process; what its parent has counted the parent writes.
+        """
+        self._latest = ("", "")
+        self._repeats = 0
+
     def debug(self, text: str) -> None:
         """Write one line, if the debug level asks for it."""
         if self.debug_level >= DEBUG_ON:

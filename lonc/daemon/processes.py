@@ -307,6 +307,7 @@ class Processes:
         """Serve the host; never returns."""
         status = 1
         log = self._log.about(process.host.id)
+        log.forget_repeats()
         try:
             # A key that interrupts the parent, which then ends its children, is not for them.
             os.setpgid(0, 0)

@@ -206,6 +206,33 @@ def test_a_failed_fork_is_tried_again_with_growing_pauses(world, monkeypatch):
     wait_until(lambda: process.state == LISTENING, DEADLINE, lambda: passes(hosts, 0, clock))
 
 
+# A daemon whose first two forks fail.
+FAILING = """
+import os, sys
+from lonc.cli.main import main
+fork, failures = os.fork, [1, 2]
+def failing():
+    if failures:
+        failures.pop()
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+    return fork()
+os.fork = failing
+sys.exit(main())
+"""
+
+
+def test_what_was_repeated_before_the_fork_is_counted_once(serve, lond):
+    running = serve({"one": lond}, command=(sys.executable, "-c", FAILING))
+    assert running.ask("one") == b"one"
+    running.wait_for("connection to one ready")
+    os.kill(running.process_of("one"), signal.SIGKILL)
+    running.wait_for("was killed by signal 9")
+    lines = [line for line in running.log if "no process can be started" in line]
+    assert len(lines) == 2, lines
+    assert all(f"({running.pid}) [one] CRITICAL" in line for line in lines)
+    assert lines[1].endswith("(once more)\n")
+
+
 def test_no_descriptors_for_a_channel_is_a_failed_fork(world, monkeypatch):
     hosts, clock, lines = world
 
