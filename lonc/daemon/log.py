@@ -71,13 +71,14 @@ class Sink:
         if settings.log_file != self._path:
             self.close()
             self._path = settings.log_file
+            self._trouble = ""
 
     def write(self, entry: Entry) -> None:
         """Write one line."""
         if self._path:
             trouble = self._open()
             if trouble and trouble != self._trouble:
-                text = f"log_file {self._path} cannot be opened: {trouble}"
+                text = f"log_file {printable(self._path)} cannot be opened: {trouble}"
                 self._write_stderr(entry.replace("CRITICAL", text))
             self._trouble = trouble
         if self._is_open:
@@ -113,11 +114,13 @@ class Sink:
                 return ""
         except OSError:
             pass
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        # A FIFO that nobody reads is an error then, and not a wait without an end.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
         try:
             fd = os.open(self._path, flags, 0o640)
         except OSError as error:
             return error.strerror or str(error)
+        os.set_blocking(fd, True)
         if self._fd < 0:
             self._fd = fd
         else:

@@ -209,6 +209,46 @@ def test_file_that_cannot_be_opened(make, tmp_path, capfd):
     assert capfd.readouterr().err == ""
 
 
+def test_each_file_that_cannot_be_opened_is_told(make, tmp_path, capfd):
+    paths = [tmp_path / "none" / name for name in "ab"]
+    log = make(paths[0])
+    log.log("INFO", "one")
+    log.reconfigure(settings(paths[1]))
+    log.log("INFO", "two")
+    error = capfd.readouterr().err
+    for path in paths:
+        assert error.count(f"log_file {path} cannot be opened: No such file") == 1
+
+
+def test_fifo_that_somebody_reads(make, tmp_path):
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        log = make(path)
+        log.log("INFO", "one")
+        assert os.read(reader, 1000).endswith(b"INFO: one\n")
+        assert os.get_blocking(log.fileno()), "of a long line the file may take a part"
+    finally:
+        os.close(reader)
+
+
+def test_fifo_that_nobody_reads_does_not_hold_the_daemon(serve, lond, directory):
+    os.mkfifo(directory / "fifo")
+    running = serve({"one": lond}, log_file=f"{directory}/fifo")
+    running.wait_for(f"log_file {directory}/fifo cannot be opened: No such device or address")
+    assert running.ask("one") == b"one"
+    assert running.end() == 0
+
+
+def test_path_that_is_no_text(make, tmp_path, capfdbinary):
+    path = os.path.join(os.fsdecode(os.fsencode(tmp_path) + b"/nonexist\xff"), "x")
+    make(path).log("INFO", "one")
+    lines = capfdbinary.readouterr().err.splitlines()
+    assert b"/nonexist\\udcff/x cannot be opened: No such file" in lines[0]
+    assert lines[1].endswith(b"INFO: one")
+
+
 def test_moved_file_is_used_until_the_new_one_can_be_opened(make, tmp_path, capfd):
     directory = tmp_path / "logs"
     directory.mkdir()
