@@ -25,7 +25,10 @@ def write_status_file(path: str, lines: Iterable[tuple[int, str, str, str]]) -> 
             text += f"{pid}\t{host}\t{status}\t{last}\n"
     temporary = f"{path}.{os.getpid()}"
     try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        # The name can be guessed: nothing that was put there is followed, written or waited for.
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         with open(fd, "w", encoding="utf-8") as file:
             # The web server reads it, whatever the umask of whoever started the daemon.
             os.fchmod(fd, 0o644)

@@ -56,6 +56,30 @@ def test_old_file_is_replaced_whole(tmp_path):
     assert os.listdir(tmp_path) == ["loncstatus.txt"]
 
 
+@pytest.mark.parametrize("what", ["symlink", "FIFO", "file"])
+def test_what_stands_at_the_temporary_name_is_replaced(tmp_path, what):
+    """The name can be guessed: what somebody put there is neither followed nor waited for."""
+    path, target = tmp_path / "loncstatus.txt", tmp_path / "target"
+    target.write_text("somebody's")
+    temporary = tmp_path / f"loncstatus.txt.{os.getpid()}"
+    if what == "symlink":
+        temporary.symlink_to(target)
+    elif what == "FIFO":
+        os.mkfifo(temporary)
+        # A broken program must not wait for a reader for ever.
+        reader = os.open(temporary, os.O_RDONLY | os.O_NONBLOCK)
+    else:
+        os.link(target, temporary)
+    write_status_file(str(path), ROWS)
+    if what == "FIFO":
+        os.close(reader)
+    assert path.is_file()
+    assert not path.is_symlink()
+    assert path.read_text().startswith("LONC status ")
+    assert target.read_text() == "somebody's"
+    assert sorted(os.listdir(tmp_path)) == ["loncstatus.txt", "target"]
+
+
 def test_failure_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "loncstatus.txt"
     path.mkdir()
