@@ -73,6 +73,9 @@ class Size(Kind):
             number, _, unit = value.partition(" ")
             if not (number.isascii() and number.isdigit()) or unit not in UNITS:
                 raise NotAllowed
+            # Python refuses to read very long numbers, and none of more digits is in the range.
+            if len(number) > 10:
+                raise NotAllowed
             value = int(number) * UNITS[unit]
         if type(value) is not int or not 1 <= value <= GIB:
             raise NotAllowed

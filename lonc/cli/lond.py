@@ -142,6 +142,7 @@ def run(args: argparse.Namespace) -> int:
 def _address(text: str) -> tuple[str, int]:
     """Take HOST:PORT apart; an IPv6 address may stand in brackets."""
     host, _, port = text.rpartition(":")
-    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+    is_number = port.isascii() and port.isdigit() and len(port) <= 5
+    if not host or not is_number or int(port) > 65535:
         raise UsageError(f"--listen {text!r}: write HOST:PORT, as in 127.0.0.1:5663")
     return host.removeprefix("[").removesuffix("]"), int(port)

@@ -210,7 +210,9 @@ class Daemon:
         except UsageError as error:
             for line in str(error).splitlines():
                 self._log.log("WARNING", f"the configuration stays as it was: {line}")
-        self._notifier.ready(f"serving {len(self._configuration.hosts)} hosts")
+        finally:
+            # Also after what nobody thought of: the manager waits for it.
+            self._notifier.ready(f"serving {len(self._configuration.hosts)} hosts")
 
     # -- reload ----------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ import socket
 from typing import NamedTuple
 
 from lonc.broker.table import NotAllowed
+from lonc.daemon.log_lines import printable
 from lonc.daemon.settings import HostId
 
 FILES = ("hosts.tab", "dns_hosts.tab")
@@ -59,6 +60,10 @@ def read_hosts(directory: str) -> tuple[list[HostRow], list[str]]:
             continue
         except OSError as error:
             problems.append(f"{path}: cannot be read: {error.strerror}")
+            continue
+        except ValueError as error:
+            # Its name cannot be one: it has a null byte.
+            problems.append(f"{printable(path)}: cannot be read: {error}")
             continue
         for host_id, row in _read_rows(path, text, problems).items():
             rows.setdefault(host_id, row)

@@ -119,6 +119,7 @@ BAD = [
     ("max_reply", "MiB"),
     ("max_reply", "-1 MiB"),
     ("max_reply", "²  KiB"),
+    ("max_reply", "9" * 5000 + " KiB"),
     ("max_reply", 1.5),
     ("max_reply", True),
     ("reply_timeout", 0),

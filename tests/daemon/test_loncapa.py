@@ -244,6 +244,15 @@ def test_files_that_cannot_be_read(copy):
     ]
 
 
+def test_a_path_that_cannot_be_one(copy):
+    site = copy("early")
+    site.append("loncapa.conf", "PerlSetVar lonTabDir /nul\0\n")
+    assert site.problems() == [
+        f"/nul\\x00/{name}: cannot be read: embedded null byte"
+        for name in ("hosts.tab", "dns_hosts.tab")
+    ]
+
+
 def test_table_without_hosts(copy):
     site = copy("early")
     (site.home / "lonTabs" / "hosts.tab").write_text("# nothing yet\n^directory.example:http\n")

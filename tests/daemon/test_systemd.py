@@ -220,6 +220,37 @@ def test_from_ready_to_stopping(site, manager, peer):
     assert daemon.wait(DEADLINE) == 0
 
 
+# A daemon whose second look at its configuration goes wrong in a way that nobody thought of.
+UNTHOUGHT = """
+import sys
+from lonc.cli.main import main
+from lonc.daemon import config
+load = config.load
+def once(*arguments, **options):
+    config.load = None
+    return load(*arguments, **options)
+config.load = once
+sys.exit(main())
+"""
+
+
+def test_a_reload_that_fails_ends_all_the_same(site, manager, peer):
+    """Else the manager waits for its end, and takes the daemon for one that hangs."""
+    site.configure({"msul1": peer})
+    serve = site.command("serve", "--config", str(site.config))[3:]
+    daemon = site.start(
+        args=[sys.executable, "-c", UNTHOUGHT, *serve],
+        env={"NOTIFY_SOCKET": str(site.home / "notify")},
+    )
+    manager.wait_for("READY=1")
+    daemon.send_signal(signal.SIGHUP)
+    manager.wait_for("RELOADING=1")
+    manager.wait_for("READY=1")
+    site.logged("CRITICAL: an error in")
+    with Client(site.home / "msul1", DEADLINE) as client:
+        assert client.request(b"ping") == b"msul1"
+
+
 def test_the_manager_s_watchdog_is_kept_quiet(site, manager, peer):
     site.configure({"msul1": peer})
     daemon = site.start(

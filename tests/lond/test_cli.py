@@ -111,6 +111,7 @@ def test_every_option(start: Start) -> None:
         (["--listen", "5663"], "--listen '5663': write HOST:PORT"),
         (["--listen", "localhost:http"], "--listen 'localhost:http': write HOST:PORT"),
         (["--listen", "127.0.0.1:70000"], "--listen '127.0.0.1:70000': write HOST:PORT"),
+        (["--listen", "127.0.0.1:" + "9" * 5000], "write HOST:PORT"),
         (["--listen", "192.0.2.1:0"], "cannot listen on 192.0.2.1:0: "),
         (["--listen", "no.such.host.invalid:0"], "cannot listen on no.such.host.invalid:0: "),
         (["--dialect", "keyed"], "no dialect 'keyed'"),
