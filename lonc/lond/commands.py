@@ -193,7 +193,7 @@ class Commands:
             raise Refusal(b"error: dump takes no range here")
         try:
             wanted = re.compile(_unescape(expression))
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             raise Refusal(b"error: dump wants a regular expression") from error
         rows = self._store.dump(name)
         return b"&".join(
@@ -202,7 +202,10 @@ class Commands:
 
     def _append(self, _call: Call, fields: Fields) -> bytes:
         domain, user, namespace, record, pairs = fields
-        self._store.append_version((domain, user, namespace), record, _pairs(pairs))
+        try:
+            self._store.append_version((domain, user, namespace), record, _pairs(pairs))
+        except ValueError as error:
+            raise Refusal(b"error: store wants a number in version:<id>") from error
         return b"ok"
 
     def _log(self, _call: Call, fields: Fields) -> bytes:

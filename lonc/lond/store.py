@@ -146,6 +146,8 @@ class Store:
         As in LON-CAPA, version n of record r stands under the keys `n:r:<key>`, with the names
         of its keys in `n:keys:r` and its time (seconds since 1970) in `n:r:timestamp`; `version:r`
         is the number of the last one.
+
+        Raises ValueError when that is no number, or too long a one; nothing is changed then.
         """
         pairs = list(pairs)
         with self._lock, self._db:

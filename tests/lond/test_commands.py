@@ -84,6 +84,12 @@ def test_dump_by_an_expression_over_the_unescaped_key(caller: Caller) -> None:
     assert caller.ask(b"dump:" + RECORD + b":.:0-5") == b"error: dump takes no range here"
 
 
+@pytest.mark.parametrize("expression", [b"a{99999999999}", b"(" * 5000], ids=["count", "depth"])
+def test_dump_by_an_expression_that_python_cannot_take(caller: Caller, expression: bytes) -> None:
+    answer = b"error: dump wants a regular expression"
+    assert caller.ask(b"dump:" + RECORD + b":" + expression) == answer
+
+
 @pytest.mark.parametrize("word", [b"get", b"eget", b"keys", b"dump"])
 def test_a_database_that_is_not_there_yet(caller: Caller, word: bytes) -> None:
     answer = b"error: 2 tie(GDBM) Failed while attempting " + word
@@ -110,6 +116,14 @@ def test_store_is_not_idempotent(caller: Caller) -> None:
     assert caller.ask(b"store:" + RECORD + b":r:x=1") == b"ok"
     assert caller.ask(b"store:" + RECORD + b":r:x=1") == b"ok"
     assert caller.ask(b"get:" + RECORD + b":version%3ar&version:r") == b"&2"
+
+
+@pytest.mark.parametrize("counter", [b"SECRET", b"9" * 5000, b"9" * 4300])
+def test_store_where_the_count_is_no_number(caller: Caller, counter: bytes) -> None:
+    assert caller.ask(b"put:" + RECORD + b":version:r=" + counter) == b"ok"
+    answer = b"error: store wants a number in version:<id>"
+    assert caller.ask(b"store:" + RECORD + b":r:x=1") == answer
+    assert caller.ask(b"dump:" + RECORD) == b"version:r=" + counter
 
 
 def test_log(bench: Bench) -> None:
