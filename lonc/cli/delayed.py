@@ -166,8 +166,8 @@ def _show(store: Store, args: argparse.Namespace) -> None:
         entry = message.entry
         print(f"message  {entry.label}")
         print(f"host     {message.host}")
-        print(f"given    {time.ctime(entry.epoch)}")
-        print(f"changed  {time.ctime(entry.changed)}")
+        print(f"given    {_when(entry.epoch)}")
+        print(f"changed  {_when(entry.changed)}")
         print(f"bytes    {entry.size}")
         print(f"state    {message.state}")
         print("command ", end=" ", flush=True)
@@ -176,6 +176,14 @@ def _show(store: Store, args: argparse.Namespace) -> None:
             sys.stdout.buffer.flush()
         else:
             print(store.word(message) or "-")
+
+
+def _when(seconds: float) -> str:
+    """Return a time as local time; the number itself where there is no such time."""
+    try:
+        return time.ctime(seconds)
+    except (OverflowError, OSError, ValueError):
+        return str(seconds)
 
 
 def _retry(store: Store, args: argparse.Namespace) -> None:

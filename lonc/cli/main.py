@@ -40,9 +40,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except BrokenPipeError:
-        # Nobody reads our output any more. Python would try to flush it once more at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Nobody reads our output any more.
         return 128 + signal.SIGPIPE
+    except OSError as error:
+        # Of our output, as on a full disk, or what no command takes care of.
+        where = f"{error.filename}: " if error.filename else ""
+        _complain(f"{where}{error.strerror or error}")
+        return EXIT_FAILED
     except ConfigError as error:
         _complain(*error.problems)
         return EXIT_USAGE
@@ -52,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LoncError as error:
         _complain(str(error))
         return EXIT_FAILED
+    finally:
+        _drop_what_cannot_be_written()
 
 
 class Parser(argparse.ArgumentParser):
@@ -84,7 +90,12 @@ def _fastpath() -> str:
 
 def _run(arguments: list[str], description: str) -> int:
     parser = _parser(arguments, description)
-    args, unknown = parser.parse_known_args(arguments)
+    try:
+        args, unknown = parser.parse_known_args(arguments)
+    except SystemExit:
+        # It has printed the help, and does not look whether that was written.
+        sys.stdout.flush()
+        raise
     if unknown:
         # What follows the command of `send` may be a password that was not quoted.
         word = "" if args.private else f": {unknown[0]}"
@@ -131,6 +142,8 @@ def _complete_standard_streams() -> None:
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(fd)
+    if sys.stdin is None:
+        sys.stdin = open(0, closefd=False)
     if sys.stdout is None:
         sys.stdout = open(1, "w", closefd=False)
     if sys.stderr is None:
@@ -138,5 +151,18 @@ def _complete_standard_streams() -> None:
 
 
 def _complain(*lines: str) -> None:
-    for line in lines:
-        print(f"lonc: {line}", file=sys.stderr)
+    """Tell a person; where nobody can be told the exit status says enough."""
+    try:
+        for line in lines:
+            print(f"lonc: {line}", file=sys.stderr)
+    except OSError:
+        pass
+
+
+def _drop_what_cannot_be_written() -> None:
+    """Else Python would try once more at its end, and exit with a status of its own."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

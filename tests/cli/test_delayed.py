@@ -71,6 +71,15 @@ def test_show_tells_no_arguments_unless_told_to(two):
     ]
 
 
+@pytest.mark.parametrize("epoch", ["9" * 20, "9" * 17, "9" * 230])
+def test_show_what_was_given_at_no_time(two, epoch):
+    """A file's name may hold any number."""
+    (two.delayed / f"{epoch}.1.2.log.msul1").write_bytes(b"log:msu:korte:hunter2\n")
+    done = two.run("delayed", "show", f"{epoch}.1.2")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"given    {epoch}\n" in done.stdout
+
+
 def test_drop(two):
     done = two.run("delayed", "drop", FIRST, f"{SECOND}.passwd.msul1")
     assert (done.returncode, done.stderr) == (0, "")

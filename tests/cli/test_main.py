@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -117,6 +118,33 @@ def test_standard_streams_may_be_closed(
     assert done.returncode == status
     assert bool(done.stdout) == (status == 0 and " >&-" not in f" {closed}")
     assert bool(done.stderr) == (status == 2 and "2>&-" not in closed)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+@pytest.mark.parametrize(
+    ("words", "streams", "status", "complaint"),
+    [
+        (["check", "--own-id", "a", "--host", "b=::1"], ">/dev/full", 1, True),
+        (["--help"], ">/dev/full", 1, True),
+        (["check", "--own-id", "a", "--host", "b=::1"], ">/dev/full 2>/dev/full", 1, False),
+        (["check", "--config", "/nonexist"], "2>/dev/full", 2, False),
+        (["check", "--confg", "x"], "2>/dev/full", 2, False),
+    ],
+)
+def test_standard_streams_may_be_full(
+    environment: dict[str, str], words: list[str], streams: str, status: int, complaint: bool
+) -> None:
+    # Written without a buffer, the help is lost before lonc can know of it.
+    environment.pop("PYTHONUNBUFFERED", None)
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {streams}', "sh", *COMMAND, *words],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+    )
+    assert done.returncode == status
+    assert done.stderr == ("lonc: No space left on device\n" if complaint else "")
 
 
 def test_main_can_be_called(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

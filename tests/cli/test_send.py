@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import threading
 from pathlib import Path
 
 import pytest
+
+from tests.cli.conftest import COMMAND, DEADLINE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,6 +74,20 @@ def test_requests_on_standard_input(run: Run, received: list[bytes]) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert received == [b"one\n", b"\n", b"two \r\n", b"last\n"]
     assert done.stdout.split("\n") == ["one", "", "two ", "last", ""]
+
+
+def test_no_standard_input(
+    environment: dict[str, str], received: list[bytes], directory: Path
+) -> None:
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&-', "sh", *COMMAND, "send", "--socket-dir", ".", "msul1", "-"],
+        env=environment,
+        cwd=directory,
+        capture_output=True,
+        timeout=DEADLINE,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert received == []
 
 
 def test_con_lost(run: Run, received: list[bytes]) -> None:
