@@ -182,6 +182,13 @@ def environment() -> dict[str, str]:
     return kept | {"PYTHONPATH": str(Path(lonc.__file__).parents[1])}
 
 
+def without_titles(directory: Path) -> dict[str, str]:
+    """The environment of a command that finds no `setproctitle`, which imports megabytes."""
+    (directory / "setproctitle.py").write_text("raise ImportError\n")
+    environ = environment()
+    return environ | {"PYTHONPATH": f"{environ['PYTHONPATH']}:{directory}"}
+
+
 def rows(settings: dict[str, object]) -> list[str]:
     """Settings as lines of a configuration file."""
     return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.daemon.running import without_titles
 from tests.daemon.stays_up import StaysUp, memory, private
 
 SECONDS = 4.0
@@ -23,8 +24,8 @@ def test_nobody_is_forgotten_and_nothing_grows(directory, mode, part_env):
     assert world.counts["con_lost"] + world.counts["closed"] > 0
 
 
-def test_processes_are_small(serve, lond, part_env):
-    running = serve({"one": lond}, env=part_env)
+def test_processes_are_small(serve, lond, part_env, directory):
+    running = serve({"one": lond}, env=without_titles(directory) | part_env)
     for _ in range(100):
         assert running.ask("one") == b"one"
     child = running.process_of("one")

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.daemon.running import environment
+from tests.daemon.running import without_titles
 
 # Each takes 1 to 30 ms and 0.3 to 10 MB; only a configuration file needs tomllib.
 HEAVY = (
@@ -29,15 +29,11 @@ HEAVY = (
 @pytest.mark.parametrize("processes", ["per-host", "single"])
 def test_what_a_daemon_imports(directory, load, processes):
     """Until the first reply, and with all it needs told on the command line."""
-    # It is optional, and imports logging.
-    (directory / "setproctitle.py").write_text("raise ImportError\n")
-    environ = environment()
-    environ["PYTHONPATH"] += f":{directory}"
     options = ["--own-id", "one", "--socket-dir", str(directory), "--set", "dialect=line"]
     options += ["--set", f"processes={processes}", "--host", "one={}:{}".format(*load.address)]
     daemon = subprocess.Popen(
         [sys.executable, "-X", "importtime", "-m", "lonc", "serve", *options],
-        env=environ,
+        env=without_titles(directory),
         stderr=subprocess.PIPE,
         text=True,
     )
