@@ -100,7 +100,7 @@ class Running:
                     return True
                 return False
 
-            self._until_started(connected, 0.0002)
+            self._until_started(connected, 0.0005)
             client.sendall(REQUEST)
             if client.recv(64)[-1:] != b"\n":
                 raise self._failure("no whole reply")
