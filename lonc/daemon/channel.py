@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import marshal
 
+from lonc.reactor import PRIO_URGENT
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
@@ -44,7 +46,8 @@ class Channel:
         self._closed = closed
         self._incoming = bytearray()
         self._unsent = bytearray()
-        self._watcher = reactor.io(sock, "r", self._ready, desc="channel")
+        # Before the clients of a pass: one that is told to drain takes no more of them.
+        self._watcher = reactor.io(sock, "r", self._ready, prio=PRIO_URGENT, desc="channel")
 
     def send(self, *message: Any) -> None:
         """Send a message of plain values; one that finds too many unread before it is dropped."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import marshal
+import os
 import socket
 
 import pytest
@@ -130,3 +131,23 @@ def test_what_a_dead_process_has_sent_is_read(reactor, ends):
     other.channel.read_rest()
     assert other.received == [(number,) for number in range(100)]
     assert other.closed == 1
+
+
+def test_a_message_comes_before_the_clients_of_the_same_pass(reactor, tmp_path):
+    """One that is told to drain leaves them to its successor."""
+    exchange = reactor.parts.Exchange(reactor.poller, None)
+    near, far = socket.socketpair()
+    path = os.path.relpath(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
+        listener.bind(path)
+        listener.listen()
+        listener.setblocking(False)
+        door = exchange.listen(listener)
+        channel = Channel(reactor, near, lambda word: door.close(), lambda: None)
+        sender = End(reactor, far).channel
+        client.connect(path)
+        sender.send("drain")
+        assert reactor.run_once(1)
+        assert exchange.accepted == 0
+        channel.close()
+        sender.close()
